@@ -57,15 +57,20 @@ fn main() -> Outcome<()> {
 
     make_raw(&mut serve)?;
     let differing = messages_that_contain_raw(&serve);
-    let shared = type_names(&serve).into_iter().filter(|(name, _)| !differing.contains(name)).collect::<Vec<_>>();
+    let shared =
+        type_names(&serve).into_iter().filter(|(name, _)| !differing.contains(name)).collect::<Vec<_>>();
     keep_services_that_answer(&mut serve, &differing);
     generate(&out.join("serve"), serve, &shared, false)
 }
 
 fn generate(dir: &Path, set: FileDescriptorSet, shared: &[(String, String)], clients: bool) -> Outcome<()> {
     fs::create_dir_all(dir)?;
-    let mut builder =
-        tonic_prost_build::configure().out_dir(dir).build_client(clients).bytes(".").btree_map(".").emit_rerun_if_changed(false);
+    let mut builder = tonic_prost_build::configure()
+        .out_dir(dir)
+        .build_client(clients)
+        .bytes(".")
+        .btree_map(".")
+        .emit_rerun_if_changed(false);
     for (name, path) in shared {
         builder = builder.extern_path(name, path);
     }

@@ -70,8 +70,8 @@ pub mod serve {
         v3electionpb, "serve/v3electionpb.rs"
     );
     pub use etcdserverpb::{
-        DeleteRangeResponse, PutResponse, RangeResponse, RangeStreamResponse, ResponseOp, TxnResponse, WatchResponse,
-        kv_server, response_op, watch_server,
+        DeleteRangeResponse, PutResponse, RangeResponse, RangeStreamResponse, ResponseOp, TxnResponse,
+        WatchResponse, kv_server, response_op, watch_server,
     };
     pub use v3electionpb::{LeaderResponse, election_server};
 }
