@@ -3,7 +3,7 @@
 //!
 //! Owns      the wording. A client finds its error by text as often as by code, so nothing else in this
 //!           repository writes one of these sentences down.
-//! Holds     the table equals the rules' page, row by row and both ways (`tests/errors.rs`).
+//! Holds     the table equals the rules' page, row by row and both ways (`tests/rules/errors.rs`).
 //! Never     decides when an error is given.
 
 use std::fmt;

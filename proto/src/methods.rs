@@ -3,7 +3,7 @@
 //!
 //! Owns      the list that routing, permission checks and metrics go by. A path that is not here does not
 //!           exist, and whoever checks permissions denies it.
-//! Holds     a row for every method of the compiled services and no other (`tests/methods.rs`), equal to the
+//! Holds     a row for every method of the compiled services and no other (`tests/rules/methods.rs`), equal to the
 //!           tables of `tests/rules/wire.md`.
 //! Never     calls anything.
 
