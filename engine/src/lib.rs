@@ -1,2 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The storage engine of Cairn: pages, trees, the write-ahead log.
+//!
+//! Owns      the store ([`Db`]) and the log under it: bytes in, bytes out.
+//! Holds     what each room states at the top of its file; invariants I1 to I6 at the top of `checkpoint.rs`.
+//! Never     starts a thread, reads a clock, or knows Raft, revisions or requests.
+
+mod cursor;
+mod db;
+mod error;
+mod options;
+mod overlay;
+mod schema;
+mod stats;
+mod txn;
+mod view;
+
+pub use cursor::Cursor;
+pub use db::{Db, Why};
+pub use error::{Corruption, Error, FormatMismatch, IoFailure, Result};
+pub use options::Options;
+pub use schema::{AppendKey, InstallId, Schema, TREES_MAX, TreeDef, TreeKind};
+pub use stats::Stats;
+pub use txn::WriteTxn;
+pub use view::{CommitMeta, OWNER_META_BYTES_MAX, Seq, Value, View};
