@@ -8,6 +8,7 @@
 mod cursor;
 mod db;
 mod error;
+pub mod io;
 mod options;
 mod overlay;
 mod schema;

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Real files.
+//!
+//! Owns      the descriptors, and the loops over short and interrupted transfers.
+//! Holds     1. one descriptor a file for writes and syncs, so no other one can consume its error;
+//!           2. a sync is called once for each request: an error is passed on, never tried again.
+//! Never     buffers, or closes a file that has unsynced writes without its owner's word.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+
+use super::{FileLock, MapView, OpenHow, VFile, Vfs};
+
+/// Buffers given to one `pwritev`; the kernel's own limit is 1024.
+const WRITE_SLICES_MAX: usize = 512;
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdVfs;
+
+#[derive(Debug)]
+struct StdFile {
+    file: File,
+    path: PathBuf,
+}
+
+/// A descriptor under `flock`; closing it releases the lock.
+#[derive(Debug)]
+struct StdLock {
+    _file: File,
+}
+
+impl FileLock for StdLock {}
+
+impl Vfs for StdVfs {
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn VFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(how != OpenHow::Read);
+        match how {
+            OpenHow::Read | OpenHow::ReadWrite => &mut options,
+            OpenHow::Create => options.create(true),
+            OpenHow::CreateNew => options.create_new(true),
+        };
+        Ok(Arc::new(StdFile { file: options.open(path)?, path: path.to_path_buf() }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        rustix::fs::fsync(File::open(path)?)?;
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let parent = path.parent().ok_or(e)?;
+                self.create_dir(parent)?;
+                fs::create_dir(path)?;
+            }
+            Err(e) => return Err(e),
+        }
+        // Also for one that exists: the process that made it may have died before this sync.
+        match path.parent() {
+            None => Ok(()),
+            Some(parent) if parent.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
+            Some(parent) => self.sync_dir(parent),
+        }
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        interruptible(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive))?;
+        Ok(Box::new(StdLock { _file: file }))
+    }
+}
+
+impl VFile for StdFile {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        write_whole(bytes, offset, |slices, at| Ok(rustix::io::pwritev(&self.file, slices, at)?))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // An interrupted fdatasync has not reported on the data, so asking again hides nothing.
+        interruptible(|| rustix::fs::fdatasync(&self.file))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match interruptible(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, bytes)) {
+            Err(e) if is_unsupported(&e) => {
+                let end = offset + bytes;
+                if self.size()? < end { self.set_len(end) } else { Ok(()) }
+            }
+            done => done,
+        }
+    }
+
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match interruptible(|| rustix::fs::fallocate(&self.file, flags, offset, bytes)) {
+            Err(e) if is_unsupported(&e) => Err(io::ErrorKind::Unsupported.into()),
+            done => done,
+        }
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+
+    fn map(&self, reserve: u64) -> io::Result<Option<MapView>> {
+        MapView::new(&self.file, &self.path, reserve).map(Some)
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error())
+        || error.kind() == io::ErrorKind::Unsupported
+}
+
+/// Calls again for as long as a signal cuts the call short.
+fn interruptible(mut call: impl FnMut() -> rustix::io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// Writes every byte of `bytes` at `offset` through `write`, which may write less than it is given.
+fn write_whole(
+    bytes: &[IoSlice<'_>],
+    mut offset: u64,
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut slices = bytes.to_vec();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(WRITE_SLICES_MAX)];
+        match write(some, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                offset += n as u64;
+                IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `write_whole` of "abc", "", "defgh" at 10 against scripted answers; returns what landed.
+    fn scripted(script: &[io::Result<usize>]) -> (io::Result<()>, Vec<(u64, Vec<u8>)>) {
+        let mut calls = script.iter();
+        let mut landed = Vec::new();
+        let done = write_whole(
+            &[IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defgh")],
+            10,
+            |slices, at| match calls.next().expect("no more calls than the script has") {
+                Ok(n) => {
+                    let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                    landed.push((at, all[..*n].to_vec()));
+                    Ok(*n)
+                }
+                Err(e) => Err(e.kind().into()),
+            },
+        );
+        assert!(calls.next().is_none(), "the whole script was used");
+        (done, landed)
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_continued_where_they_stopped() {
+        let (done, landed) = scripted(&[Ok(2), Err(io::ErrorKind::Interrupted.into()), Ok(4), Ok(2)]);
+        done.expect("every byte was taken");
+        assert_eq!(landed, [(10, b"ab".to_vec()), (12, b"cdef".to_vec()), (16, b"gh".to_vec())]);
+    }
+
+    #[test]
+    fn a_failed_write_is_not_tried_again() {
+        let (done, landed) = scripted(&[Ok(1), Err(io::ErrorKind::StorageFull.into())]);
+        assert_eq!(done.expect_err("the error is passed on").kind(), io::ErrorKind::StorageFull);
+        assert_eq!(landed.len(), 1);
+        let (done, _) = scripted(&[Ok(0)]);
+        assert_eq!(done.expect_err("nothing was written").kind(), io::ErrorKind::WriteZero);
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_at_once_and_granted_after_release() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("LOCK");
+        let held = StdVfs.lock(&path).expect("first lock");
+        assert_eq!(StdVfs.lock(&path).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        StdVfs.lock(&path).expect("free again");
+    }
+
+    #[test]
+    fn files_do_what_the_trait_says() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let deep = dir.path().join("a/b/c");
+        StdVfs.create_dir(&deep).expect("with parents");
+        StdVfs.create_dir(&deep).expect("again is fine");
+        let path = deep.join("x");
+        let file = StdVfs.open(&path, OpenHow::CreateNew).expect("new");
+        assert!(StdVfs.open(&path, OpenHow::CreateNew).is_err());
+        file.write_at(&[IoSlice::new(b"he"), IoSlice::new(b"llo")], 3).expect("write");
+        file.sync_data().expect("sync");
+        let mut bytes = [9; 8];
+        file.read_at(&mut bytes, 0).expect("read");
+        assert_eq!(&bytes, b"\0\0\0hello");
+        assert_eq!(
+            file.read_at(&mut bytes, 1).expect_err("past the end").kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        file.allocate(0, 8192).expect("allocate");
+        assert_eq!(file.size().expect("length"), 8192);
+        file.set_len(4096).expect("cut");
+        match file.punch(0, 4096) {
+            Ok(()) => {
+                file.read_at(&mut bytes, 0).expect("read");
+                assert_eq!(bytes, [0; 8]);
+            }
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::Unsupported),
+        }
+        file.drop_cache().expect("advice");
+        StdVfs.rename(&path, &deep.join("y")).expect("rename");
+        StdVfs.sync_dir(&deep).expect("sync");
+        assert_eq!(StdVfs.list(&deep).expect("list"), [deep.join("y")]);
+        assert!(!StdVfs.exists(&path).expect("exists"));
+        StdVfs.remove(&deep.join("y")).expect("remove");
+        assert!(StdVfs.list(&deep).expect("list").is_empty());
+    }
+}
