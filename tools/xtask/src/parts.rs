@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask test`: every check of the repository, and one line that sums them up.
+//!
+//! Owns      the list of parts and their order: the quick ones first.
+//! Holds     1. all parts run, also after one has failed;
+//!           2. the last line is `N passed, N failed, N skipped` over all of them.
+//! Never     runs the large numbers: that is `full`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::runner::{self, Ran, Tally, cargo};
+use crate::{Outcome, root, sources};
+
+struct Part {
+    name: &'static str,
+    run: fn(&Path) -> Outcome<Ran>,
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "licence", run: licence },
+    Part { name: "fmt", run: |root| runner::check(cargo(root, &["fmt", "--all", "--check"])) },
+    Part { name: "lint", run: lint },
+    Part { name: "unit", run: unit },
+    Part { name: "process", run: process },
+];
+
+/// The package whose tests start servers.
+const PROCESS_TESTS: &str = "cairn-tests";
+
+/// Runs one part or all; true if nothing failed and something passed.
+pub fn run(only: Option<&str>) -> Outcome<bool> {
+    let chosen: Vec<&Part> = PARTS.iter().filter(|p| only.is_none_or(|name| name == p.name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = PARTS.iter().map(|p| p.name).collect();
+        return Err(format!("no part {:?}; there are: {}", only.unwrap_or_default(), names.join(" ")));
+    }
+    let root = root();
+    let mut sum = Tally::default();
+    let mut lines = Vec::new();
+    for part in chosen {
+        println!("==== {}", part.name);
+        let begin = Instant::now();
+        let ran = (part.run)(&root)?;
+        lines.push(line(part.name, begin.elapsed(), &ran));
+        sum += ran.tally;
+    }
+    println!("====\n{}\n{sum}", lines.join("\n"));
+    Ok(sum.failed == 0 && sum.passed > 0)
+}
+
+fn line(name: &str, took: Duration, ran: &Ran) -> String {
+    let mut line = format!("{name:<8} {:>7.1} s  {}", took.as_secs_f64(), ran.tally);
+    for skip in &ran.skips {
+        line.push_str("\n         skipped: ");
+        line.push_str(skip);
+    }
+    line
+}
+
+/// Each source file says its licence.
+fn licence(root: &Path) -> Outcome<Ran> {
+    let files = sources::tracked(root)?;
+    let without = sources::without_licence(root, &files)?;
+    for file in &without {
+        println!("{file}: no SPDX-License-Identifier in its first lines");
+    }
+    Ok(Ran { tally: Tally::one(without.is_empty()), ..Ran::default() })
+}
+
+fn lint(root: &Path) -> Outcome<Ran> {
+    runner::check(cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+/// Tests inside this process: all packages but the one that starts servers.
+fn unit(root: &Path) -> Outcome<Ran> {
+    let args = ["test", "--workspace", "--exclude", PROCESS_TESTS, "--no-fail-fast", "--", "--show-output"];
+    runner::tests(root, cargo(root, &args))
+}
+
+/// Tests against the daemon as it is released.
+fn process(root: &Path) -> Outcome<Ran> {
+    let built = build_daemon(root)?;
+    if built.tally.failed > 0 {
+        return Ok(built);
+    }
+    let mut ran = runner::tests(
+        root,
+        cargo(root, &["test", "--package", PROCESS_TESTS, "--no-fail-fast", "--", "--show-output"]),
+    )?;
+    ran.tally += built.tally;
+    Ok(ran)
+}
+
+/// The daemon in release, which process tests run.
+pub fn build_daemon(root: &Path) -> Outcome<Ran> {
+    runner::check(cargo(root, &["build", "--release", "--package", "cairn", "--bin", "cairn"]))
+}

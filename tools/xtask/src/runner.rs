@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs commands, shows their output and counts the tests in it.
+//!
+//! Owns      the reading of libtest's result lines, of the log of skipped tests, and of score lines.
+//! Holds     a command that fails without naming a failed test still counts as one failure.
+//! Never     decides which commands to run.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Outcome;
+
+/// Tests append a line here when they cannot run; libtest itself calls such a test passed.
+pub const SKIP_LOG: &str = "CAIRN_SKIP_LOG";
+
+/// A line `score: NAME VALUE TARGET ok|miss` in a test's output is a figure of the scorecard.
+pub const SCORE: &str = "score: ";
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
+    pub skipped: u64,
+}
+
+impl Tally {
+    /// One check that has no tests inside.
+    pub fn one(passed: bool) -> Tally {
+        Tally { passed: u64::from(passed), failed: u64::from(!passed), skipped: 0 }
+    }
+
+    /// The counts of a line `test result: ok. 15 passed; 0 failed; 0 ignored; …`.
+    pub fn of_result_line(line: &str) -> Option<Tally> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let count = |what: &str| {
+            counts
+                .split("; ")
+                .find_map(|part| part.strip_suffix(what))
+                .and_then(|n| n.trim().parse::<u64>().ok())
+        };
+        Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// What came of one command.
+#[derive(Default, Debug)]
+pub struct Ran {
+    pub tally: Tally,
+    /// What follows [`SCORE`] in its output.
+    pub scores: Vec<String>,
+    /// Why tests did not run.
+    pub skips: Vec<String>,
+}
+
+/// `cargo` with these arguments, at the top of the repository.
+pub fn cargo(root: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root);
+    command
+}
+
+/// Runs a command that is one check: it passes if it ends well.
+pub fn check(mut command: Command) -> Outcome<Ran> {
+    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
+    Ok(Ran { tally: Tally::one(status.success()), ..Ran::default() })
+}
+
+/// Runs a `cargo test` command: shows what it prints, and counts its tests.
+pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
+    let skip_log = SkipLog::begin(root)?;
+    command.env(SKIP_LOG, &skip_log.path).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
+    let output = child.stdout.take().expect("stdout is piped");
+    let mut ran = Ran::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.map_err(|e| format!("output of {command:?}: {e}"))?;
+        println!("{line}");
+        if let Some(tally) = Tally::of_result_line(&line) {
+            ran.tally += tally;
+        } else if let Some(score) = line.strip_prefix(SCORE) {
+            ran.scores.push(score.to_owned());
+        }
+    }
+    let status = child.wait().map_err(|e| format!("{command:?}: {e}"))?;
+    if !status.success() && ran.tally.failed == 0 {
+        ran.tally.failed = 1;
+    }
+    ran.skips = skip_log.end()?;
+    let skipped = ran.skips.len() as u64;
+    ran.tally.passed = ran.tally.passed.saturating_sub(skipped);
+    ran.tally.skipped += skipped;
+    Ok(ran)
+}
+
+struct SkipLog {
+    path: PathBuf,
+}
+
+impl SkipLog {
+    fn begin(root: &Path) -> Outcome<SkipLog> {
+        let path = root.join("target").join("skipped.log");
+        fs::create_dir_all(root.join("target"))
+            .and_then(|()| fs::write(&path, ""))
+            .map_err(|e| at(&path, &e))?;
+        Ok(SkipLog { path })
+    }
+
+    fn end(self) -> Outcome<Vec<String>> {
+        let text = fs::read_to_string(&self.path).map_err(|e| at(&self.path, &e))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// An I/O error with its file.
+pub fn at(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_is_counted_and_other_lines_are_not() {
+        let line = "test result: FAILED. 14 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.0s";
+        assert_eq!(Tally::of_result_line(line), Some(Tally { passed: 14, failed: 1, skipped: 2 }));
+        for other in ["test result: ", "test a::b ... ok", "", "passed; failed; ignored"] {
+            assert_eq!(Tally::of_result_line(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_fails_before_any_test_is_one_failure() {
+        let dir = std::env::temp_dir().join(format!("xtask-{}", std::process::id()));
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; echo 'score: x 1 2 miss'; exit 1",
+        ]);
+        let ran = tests(&dir, command).expect("sh runs");
+        fs::remove_dir_all(&dir).expect("the test made it");
+        assert_eq!(ran.tally, Tally { passed: 2, failed: 1, skipped: 0 });
+        assert_eq!(ran.scores, ["x 1 2 miss"]);
+    }
+
+    #[test]
+    fn a_test_that_says_it_was_skipped_does_not_count_as_passed() {
+        let dir = std::env::temp_dir().join(format!("xtask-skip-{}", std::process::id()));
+        let mut command = Command::new("sh");
+        let script =
+            format!("echo no etcd >> \"${SKIP_LOG}\"; echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
+        command.args(["-c", &script]);
+        let ran = tests(&dir, command).expect("sh runs");
+        fs::remove_dir_all(&dir).expect("the test made it");
+        assert_eq!(ran.tally, Tally { passed: 1, failed: 0, skipped: 1 });
+        assert_eq!(ran.skips, ["no etcd"]);
+    }
+}
