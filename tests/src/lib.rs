@@ -1,2 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Conformance, client, crash and process tests of Cairn.
+//! Conformance, client, crash and process tests of Cairn: what they share.
+//!
+//! Owns      the reference etcd and the binary under test, servers with a bounded life, typed clients, and
+//!           the differential test.
+//! Holds     a test that cannot have its tools is counted as skipped, and fails under `CI=true`.
+//! Never     names a crate of the server: tests see what a client sees.
+
+pub mod client;
+pub mod scale;
+pub mod server;
+pub mod tools;

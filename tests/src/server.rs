@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A server process of a test: etcd or Cairn, on free ports of the loopback, with its own directory.
+//!
+//! Owns      the process, its directory and its log.
+//! Holds     1. it is ready when `start` returns: it has answered;
+//!           2. it ends with the test, and at the latest after [`LIFE_S`] seconds, also if the test is killed.
+//! Never     kills a process that it did not start.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::tools::Etcd;
+
+/// The longest life of a server.
+const LIFE_S: u32 = 3_600;
+
+/// How long a server may take to answer for the first time.
+const READY: Duration = Duration::from_secs(60);
+
+/// How long a server may take to end when asked.
+const STOP: Duration = Duration::from_secs(20);
+
+/// Ports are found by asking for free ones, which others may take meanwhile.
+const START_ATTEMPTS: u32 = 3;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub path: PathBuf,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+}
+
+impl Program {
+    /// The reference, without its syncs: it is asked for answers, never after a crash.
+    pub fn etcd(etcd: &Etcd) -> Program {
+        Program { path: etcd.etcd.clone(), args: vec!["--unsafe-no-fsync".into()], env: Vec::new() }
+    }
+
+    /// The daemon under test, as it is released.
+    pub fn cairn() -> Program {
+        Program { path: crate::tools::cairn(), args: Vec::new(), env: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Program {
+        self.args.push(arg.into());
+        self
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    program: Program,
+    dir: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    /// `timeout`, which leads the process group; the server is its child. `None` once it has ended.
+    keeper: Option<Child>,
+}
+
+impl Server {
+    /// Starts the program on a new directory and waits until it answers.
+    ///
+    /// # Panics
+    /// If it ends or stays silent; its log is part of the message.
+    pub async fn start(program: Program) -> Server {
+        let dir =
+            tempfile::Builder::new().prefix("cairn-test-").tempdir().expect("a directory for the server");
+        let mut server = Server { program, dir, client_port: 0, peer_port: 0, keeper: None };
+        for attempt in 1..=START_ATTEMPTS {
+            (server.client_port, server.peer_port) = free_ports();
+            server.spawn();
+            match server.ready().await {
+                Ok(()) => return server,
+                Err(reason) => {
+                    let in_use = server.log().contains("address already in use");
+                    assert!(in_use && attempt < START_ATTEMPTS, "{reason}\n{}", server.log());
+                    server.kill();
+                }
+            }
+        }
+        unreachable!("the last attempt returns or panics");
+    }
+
+    /// Starts it again on the same directory and ports, after [`Server::kill`] or [`Server::stop`].
+    pub async fn restart(&mut self) {
+        assert!(self.keeper.is_none(), "it still runs");
+        self.spawn();
+        if let Err(reason) = self.ready().await {
+            panic!("{reason}\n{}", self.log());
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// All it has printed so far, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read(self.log_path()).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    }
+
+    /// A new connection to it.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.url()).await.expect("a ready server takes connections")
+    }
+
+    /// The server's own process id.
+    pub fn pid(&self) -> Pid {
+        self.find_pid().expect("a ready server runs")
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let Some(mut keeper) = self.keeper.take() else { return };
+        match kill_process_group(group(&keeper), Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(e) => panic!("the server's group is ours: {e}"),
+        }
+        keeper.wait().expect("the keeper is our child");
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub async fn stop(&mut self) -> ExitStatus {
+        kill_process(self.pid(), Signal::TERM).expect("the server is ours");
+        let mut keeper = self.keeper.take().expect("a server with a process id runs");
+        let begin = Instant::now();
+        while begin.elapsed() < STOP {
+            if let Some(status) = keeper.try_wait().expect("the keeper is our child") {
+                return status;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        self.keeper = Some(keeper);
+        panic!("not ended {STOP:?} after SIGTERM\n{}", self.log());
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let mut command = Command::new("timeout");
+        command
+            .args(["--signal=KILL", &LIFE_S.to_string()])
+            .arg(&self.program.path)
+            .args(["--name=test", &format!("--initial-cluster=test={peer}")])
+            .arg(format!("--data-dir={}", self.data_dir().display()))
+            .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
+            .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
+            .args(&self.program.args)
+            .envs(self.program.env.iter().map(|(k, v)| (k, v)))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().expect("a second handle of the log"))
+            .stdout(log)
+            .process_group(0);
+        self.keeper = Some(command.spawn().expect("`timeout` of coreutils runs"));
+    }
+
+    /// Waits until it has answered a linearizable read.
+    async fn ready(&mut self) -> Result<(), String> {
+        let begin = Instant::now();
+        while begin.elapsed() < READY {
+            let keeper = self.keeper.as_mut().expect("it was spawned");
+            if let Some(status) = keeper.try_wait().map_err(|e| e.to_string())? {
+                self.keeper = None;
+                return Err(format!("{} ended: {status}", self.program.path.display()));
+            }
+            if let Ok(mut client) = Client::connect(&self.url()).await {
+                let read =
+                    cairn_proto::etcdserverpb::RangeRequest { key: "ready".into(), ..Default::default() };
+                if client.kv.range(read).await.is_ok() {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(format!("{} gave no answer in {READY:?}", self.program.path.display()))
+    }
+
+    fn find_pid(&self) -> Option<Pid> {
+        let keeper = self.keeper.as_ref()?.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the end of the log of {}:\n{}", self.program.path.display(), tail(&self.log()));
+        }
+    }
+}
+
+fn tail(log: &str) -> &str {
+    const LINES: usize = 20;
+    let start = log.rmatch_indices('\n').nth(LINES).map_or(0, |(at, _)| at + 1);
+    &log[start..]
+}
+
+fn group(keeper: &Child) -> Pid {
+    Pid::from_child(keeper)
+}
+
+/// Two ports that are free now.
+fn free_ports() -> (u16, u16) {
+    let bind = || -> io::Result<(TcpListener, u16)> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    let (first, a) = bind().expect("a free port");
+    let (second, b) = bind().expect("a second free port");
+    drop((first, second));
+    (a, b)
+}
+
+/// The resident memory of a process that no file backs, in bytes.
+pub fn anonymous_memory(pid: Pid) -> u64 {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = fs::read_to_string(Path::new(&path)).expect("the process runs");
+    let kib =
+        status.lines().find_map(|l| l.strip_prefix("RssAnon:")).and_then(|l| l.split_whitespace().next());
+    kib.and_then(|n| n.parse::<u64>().ok()).expect("Linux tells RssAnon") * 1024
+}
