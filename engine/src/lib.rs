@@ -12,6 +12,8 @@ pub mod io;
 mod options;
 mod overlay;
 mod schema;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stats;
 mod txn;
 mod view;
