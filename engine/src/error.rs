@@ -36,6 +36,11 @@ pub enum Error {
     /// A key, value or record that the format cannot hold.
     #[error("{what} of {bytes} bytes exceeds the limit of {bytes_max}: split it or make it smaller")]
     TooLarge { what: &'static str, bytes: u64, bytes_max: u64 },
+    /// Keys that a tree's caller promised in order were not. Nothing that was written counts.
+    #[error(
+        "keys given to tree {tree} are out of order: report this as a bug; the store on disk is as before"
+    )]
+    OutOfOrder { tree: u8 },
 }
 
 /// Where damage was found, and what was expected there. Optional fields are left out of the text.

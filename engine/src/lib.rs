@@ -8,13 +8,16 @@
 mod cursor;
 mod db;
 mod error;
+pub mod format;
 pub mod io;
 mod options;
 mod overlay;
+pub mod page;
 mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod stats;
+pub mod tree;
 mod txn;
 mod view;
 

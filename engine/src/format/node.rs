@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Nodes: the header that every extent of a tree begins with, and the layout of leaves and branches.
+//!
+//! Owns      the 64-byte header, the table of page checksums behind it, and the arrays and cells of a node.
+//! Holds     1. a header page carries its own checksum and those of all further pages of its extent, so that any
+//!              page can be verified from the header page alone;
+//!           2. offsets are read through bounds checks only: no bytes make a reader panic or look outside.
+//! Never     reads a page, or compares keys.
+//!
+//! ```text
+//! header 64 | checksums 4 * (npages - 1) | [long-key bits] [blob bits] | key ends | value ends or pointers
+//!           | prefix | key cells | value cells | zeros
+//! ```
+//! Keys stand together and before the values, so that a search touches few pages, and most often only the first.
+//! Ends are 2 bytes wide, or 4 in a node of more than 65 535 bytes. A cell begins where the one before it ends. A key
+//! cell is the key without the node's prefix; of a key longer than [`KEY_INLINE_MAX`] only the first
+//! [`KEY_HEAD_BYTES`] are kept, and a [`BlobRef`] to the rest follows. A value cell is the value, or a [`BlobRef`].
+//! The first separator of a branch is never stored: it stands for every key below the second.
+
+use super::Fault;
+use super::blob::{BLOB_REF_BYTES, BlobRef};
+use super::crc;
+use crate::page::{NODE_PTR_BYTES, NodePtr, PAGE_BYTES, PageId};
+
+/// Bytes before the table of page checksums.
+pub const HEADER_BYTES: usize = 64;
+/// The most pages of one extent: the table of their checksums still fits its first page.
+pub const EXTENT_PAGES_MAX: u16 = 1000;
+/// The most pages of a leaf or branch; a blob's segment may have [`EXTENT_PAGES_MAX`].
+pub const NODE_PAGES_MAX: u16 = 64;
+/// The longest key that is kept whole in its node.
+pub const KEY_INLINE_MAX: usize = 1024;
+/// What a node keeps of a longer key.
+pub const KEY_HEAD_BYTES: usize = 512;
+/// The largest value that is kept in its leaf.
+pub const VALUE_INLINE_MAX: usize = 16 * 1024;
+
+const MAGIC: [u8; 4] = *b"CrnT";
+const FLAG_WIDE: u8 = 1;
+const FLAG_LONG_KEYS: u8 = 2;
+const FLAG_BLOBS: u8 = 4;
+const FLAGS: u8 = FLAG_WIDE | FLAG_LONG_KEYS | FLAG_BLOBS;
+
+const _: () = assert!(HEADER_BYTES + 4 * (EXTENT_PAGES_MAX as usize - 1) <= PAGE_BYTES);
+const _: () = assert!(crc::HEADER_CRC_AT + 4 <= HEADER_BYTES);
+
+/// What an extent holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Leaf,
+    Branch,
+    /// A segment of a blob.
+    Blob,
+}
+
+impl Kind {
+    fn byte(self) -> u8 {
+        match self {
+            Kind::Leaf => 1,
+            Kind::Branch => 2,
+            Kind::Blob => 3,
+        }
+    }
+}
+
+/// The fields of a header that say what follows; those that say where it lies are checked by [`Header::decode`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub kind: Kind,
+    /// 0 in leaves and blobs.
+    pub level: u8,
+    pub tree: u8,
+    flags: u8,
+    /// Entries of a leaf, children of a branch, 0 in a blob.
+    pub count: u32,
+    /// Bytes from the start of the extent to the end of its content; zeros follow.
+    pub used: u32,
+    pub npages: u16,
+    prefix: u16,
+    /// The header page's own checksum, as stated.
+    pub crc: u32,
+    pub page: PageId,
+    pub birth: u64,
+    /// Low bits of the file's uuid.
+    pub uuid: u64,
+}
+
+impl Header {
+    /// Reads a header and checks what can be checked without knowing who asks.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the field.
+    pub fn decode(bytes: &[u8]) -> Result<Header, Fault> {
+        let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Err(Fault::new(
+                "extent is shorter than a header",
+                0,
+                HEADER_BYTES as u64,
+                bytes.len() as u64,
+            ));
+        };
+        if head[..4] != MAGIC {
+            let [want, got] = [u32_at(&MAGIC, 0), u32_at(head, 0)];
+            return Err(Fault::new("magic", 0, want.into(), got.into()));
+        }
+        let kind = match head[4] {
+            1 => Kind::Leaf,
+            2 => Kind::Branch,
+            3 => Kind::Blob,
+            other => return Err(Fault::new("kind", 4, 1, other.into())),
+        };
+        let header = Header {
+            kind,
+            level: head[5],
+            tree: head[6],
+            flags: head[7],
+            count: u32_at(head, 8),
+            used: u32_at(head, 12),
+            npages: u16_at(head, 16),
+            prefix: u16_at(head, 18),
+            crc: u32_at(head, 20),
+            page: PageId::checked(u64_at(head, 24)).ok_or(Fault::new(
+                "page number",
+                24,
+                PageId::MAX.get(),
+                u64_at(head, 24),
+            ))?,
+            birth: u64_at(head, 32),
+            uuid: u64_at(head, 40),
+        };
+        if header.flags & !FLAGS != 0 {
+            return Err(Fault::new("flags", 7, FLAGS.into(), header.flags.into()));
+        }
+        let pages_max = if kind == Kind::Blob { EXTENT_PAGES_MAX } else { NODE_PAGES_MAX };
+        if header.npages == 0 || header.npages > pages_max {
+            return Err(Fault::new("page count", 16, pages_max.into(), header.npages.into()));
+        }
+        if header.used as usize > usize::from(header.npages) * PAGE_BYTES {
+            let room = usize::from(header.npages) * PAGE_BYTES;
+            return Err(Fault::new("used bytes", 12, room as u64, header.used.into()));
+        }
+        if (kind == Kind::Branch) != (header.level > 0) {
+            return Err(Fault::new("level", 5, (kind == Kind::Branch).into(), header.level.into()));
+        }
+        if (kind == Kind::Blob) != (header.count == 0) {
+            return Err(Fault::new("count", 8, (kind != Kind::Blob).into(), header.count.into()));
+        }
+        if head[48..] != [0; HEADER_BYTES - 48] {
+            return Err(Fault::new("reserved bytes", 48, 0, 1));
+        }
+        Ok(header)
+    }
+
+    /// Bytes of the extent.
+    pub fn extent_bytes(&self) -> usize {
+        usize::from(self.npages) * PAGE_BYTES
+    }
+
+    /// Where the content begins: behind the table of checksums.
+    pub fn body_at(&self) -> usize {
+        body_at(self.npages)
+    }
+}
+
+/// The checksum that the header page states for page `index` of its extent, counted from 0, which is not in the table.
+pub fn page_crc(first_page: &[u8], index: usize) -> Option<u32> {
+    let at = HEADER_BYTES + 4 * index.checked_sub(1)?;
+    let bytes = first_page.get(at..at + 4)?;
+    Some(u32_at(bytes, 0))
+}
+
+fn body_at(npages: u16) -> usize {
+    HEADER_BYTES + 4 * (usize::from(npages).saturating_sub(1))
+}
+
+/// How many pages an extent needs whose content, without the table of checksums, ends at `end`.
+pub(crate) fn pages_for(end: usize) -> usize {
+    (end.max(HEADER_BYTES) - 4).div_ceil(PAGE_BYTES - 4)
+}
+
+/// A key as a node keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyCell<'a> {
+    /// What follows the node's prefix: of a long key up to [`KEY_HEAD_BYTES`], else all of it.
+    pub suffix: &'a [u8],
+    /// The rest of a long key.
+    pub tail: Option<BlobRef>,
+}
+
+/// A value as a leaf keeps it: where it lies in the extent, or the blob that holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ValueCell {
+    Inline(std::ops::Range<usize>),
+    Blob(BlobRef),
+}
+
+/// Where the parts of one node lie. Made from a header, and valid for that node's bytes alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    count: usize,
+    wide: bool,
+    leaf: bool,
+    long_keys_at: Option<usize>,
+    blobs_at: Option<usize>,
+    key_ends_at: usize,
+    /// Value ends of a leaf, pointers of a branch.
+    seconds_at: usize,
+    prefix_at: usize,
+    keys_at: usize,
+    used: usize,
+    /// Set by [`Layout::close`].
+    values_at: usize,
+}
+
+impl Layout {
+    /// Computes from the header where the arrays lie. All that needs is arithmetic: the content is not looked at.
+    ///
+    /// # Errors
+    /// If the arrays pass the end of the content.
+    pub fn open(header: &Header) -> Result<Layout, Fault> {
+        let count = header.count as usize;
+        let used = header.used as usize;
+        // Each entry has its ends, so a count beyond `used` cannot be, and the sums below cannot overflow.
+        if count > used || header.kind == Kind::Blob {
+            return Err(Fault::new("count", 8, used as u64, count as u64));
+        }
+        let leaf = header.kind == Kind::Leaf;
+        let width = if header.flags & FLAG_WIDE != 0 { 4 } else { 2 };
+        let mut at = header.body_at();
+        let bits_at = |flag: u8, at: &mut usize| {
+            let here = *at;
+            (header.flags & flag != 0).then(|| {
+                *at += count.div_ceil(8);
+                here
+            })
+        };
+        let long_keys_at = bits_at(FLAG_LONG_KEYS, &mut at);
+        let blobs_at = bits_at(FLAG_BLOBS, &mut at);
+        let key_ends_at = at;
+        let seconds_at = key_ends_at + width * count;
+        let prefix_at = seconds_at + if leaf { width } else { NODE_PTR_BYTES } * count;
+        let keys_at = prefix_at + usize::from(header.prefix);
+        if keys_at > used || (blobs_at.is_some() && !leaf) {
+            return Err(Fault::new("arrays pass the used bytes", 12, keys_at as u64, used as u64));
+        }
+        let wide = width == 4;
+        Ok(Layout {
+            count,
+            wide,
+            leaf,
+            long_keys_at,
+            blobs_at,
+            key_ends_at,
+            seconds_at,
+            prefix_at,
+            keys_at,
+            used,
+            values_at: used,
+        })
+    }
+
+    /// Bytes from the start of the extent that hold all but the cells.
+    pub fn arrays_end(&self) -> usize {
+        self.keys_at
+    }
+
+    /// Finds where the key cells end. `bytes` are the extent, good up to [`Layout::arrays_end`].
+    ///
+    /// # Errors
+    /// If the key cells pass the end of the content, or a branch has bytes behind them.
+    pub fn close(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let keys = self.end(bytes, self.key_ends_at, self.count - 1)?;
+        let values_at = self.keys_at + keys;
+        if values_at > self.used || (!self.leaf && values_at != self.used) {
+            return Err(Fault::new("end of the keys", self.key_ends_at, self.used as u64, values_at as u64));
+        }
+        self.values_at = values_at;
+        Ok(())
+    }
+
+    /// Bytes from the start of the extent that hold all but the values.
+    pub fn keys_end(&self) -> usize {
+        self.values_at
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What all keys of the node begin with.
+    pub fn prefix<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
+        bytes.get(self.prefix_at..self.keys_at).ok_or(Fault::new("prefix", 18, 0, 0))
+    }
+
+    /// Key `index`; the first of a branch is empty, and not to be taken for a key.
+    #[inline]
+    pub fn key<'a>(&self, bytes: &'a [u8], index: usize) -> Result<KeyCell<'a>, Fault> {
+        let (from, to) = self.span(bytes, self.key_ends_at, index)?;
+        let cell = match bytes.get(self.keys_at + from..self.keys_at + to) {
+            Some(cell) if self.keys_at + to <= self.values_at => cell,
+            _ => return Err(self.bad_end("key end", self.key_ends_at, index, to)),
+        };
+        if !self.bit(bytes, self.long_keys_at, index) {
+            return Ok(KeyCell { suffix: cell, tail: None });
+        }
+        let Some((suffix, tail)) = cell.split_last_chunk::<BLOB_REF_BYTES>() else {
+            return Err(self.bad_end("long key's cell", self.key_ends_at, index, to));
+        };
+        if suffix.len() + (self.keys_at - self.prefix_at) != KEY_HEAD_BYTES {
+            return Err(self.bad_end("long key's head", self.key_ends_at, index, to));
+        }
+        Ok(KeyCell { suffix, tail: Some(BlobRef::decode(tail)) })
+    }
+
+    /// Value `index` of a leaf. A blob's reference lies in the extent at [`Layout::value_span`].
+    pub fn value(&self, bytes: &[u8], index: usize) -> Result<ValueCell, Fault> {
+        let span = self.value_span(bytes, index)?;
+        if !self.bit(bytes, self.blobs_at, index) {
+            return Ok(ValueCell::Inline(span));
+        }
+        match bytes.get(span.clone()).and_then(|cell| cell.try_into().ok()) {
+            Some(cell) => Ok(ValueCell::Blob(BlobRef::decode(cell))),
+            None => Err(self.bad_end("blob's cell", self.seconds_at, index, span.end - self.values_at)),
+        }
+    }
+
+    /// Where value cell `index` of a leaf lies in the extent; found without a look at the cell.
+    #[inline]
+    pub fn value_span(&self, bytes: &[u8], index: usize) -> Result<std::ops::Range<usize>, Fault> {
+        let (from, to) = self.span(bytes, self.seconds_at, index)?;
+        if !self.leaf || from > to || self.values_at + to > self.used {
+            return Err(self.bad_end("value end", self.seconds_at, index, to));
+        }
+        Ok(self.values_at + from..self.values_at + to)
+    }
+
+    /// Pointer `index` of a branch.
+    pub fn child(&self, bytes: &[u8], index: usize) -> Result<NodePtr, Fault> {
+        let at = self.seconds_at + NODE_PTR_BYTES * index;
+        let cell = bytes.get(at..at + NODE_PTR_BYTES).and_then(|cell| cell.try_into().ok());
+        match cell {
+            Some(cell) if !self.leaf && index < self.count => Ok(NodePtr::decode(cell)),
+            _ => Err(Fault::new("pointer", at, self.count as u64, index as u64)),
+        }
+    }
+
+    /// Whether the cells fill the content without a gap, which lets nothing hide behind the last.
+    pub fn check_end(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let end = if self.leaf {
+            self.values_at + self.end(bytes, self.seconds_at, self.count - 1)?
+        } else {
+            self.values_at
+        };
+        if end != self.used {
+            return Err(Fault::new("end of the cells", 12, self.used as u64, end as u64));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn span(&self, bytes: &[u8], array: usize, index: usize) -> Result<(usize, usize), Fault> {
+        let from = if index == 0 { 0 } else { self.end(bytes, array, index - 1)? };
+        Ok((from, self.end(bytes, array, index)?))
+    }
+
+    #[inline]
+    fn end(&self, bytes: &[u8], array: usize, index: usize) -> Result<usize, Fault> {
+        if index < self.count {
+            if self.wide {
+                if let Some(end) = bytes.get(array + 4 * index..).and_then(|b| b.first_chunk()) {
+                    return Ok(u32::from_le_bytes(*end) as usize);
+                }
+            } else if let Some(end) = bytes.get(array + 2 * index..).and_then(|b| b.first_chunk()) {
+                return Ok(u16::from_le_bytes(*end).into());
+            }
+        }
+        Err(Fault::new("index", array, self.count as u64, index as u64))
+    }
+
+    fn bit(&self, bytes: &[u8], bits_at: Option<usize>, index: usize) -> bool {
+        bits_at.is_some_and(|at| bytes.get(at + index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1))
+    }
+
+    fn bad_end(&self, what: &'static str, array: usize, index: usize, found: usize) -> Fault {
+        let width = if self.wide { 4 } else { 2 };
+        Fault::new(what, array + width * index, (self.used - self.keys_at) as u64, found as u64)
+    }
+}
+
+/// One entry on its way into a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// The key, or its first [`KEY_HEAD_BYTES`] where `tail` holds the rest.
+    pub key: &'a [u8],
+    pub tail: Option<BlobRef>,
+    /// The value of a leaf's entry; the encoded pointer of a branch's.
+    pub value: &'a [u8],
+    /// `value` is an encoded [`BlobRef`].
+    pub blob: bool,
+}
+
+/// Sums over the entries of a node, from which its size follows.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Sums {
+    pub count: usize,
+    pub long_keys: usize,
+    pub blobs: usize,
+    /// Key bytes kept in the node, prefix and references to tails included.
+    pub keys: usize,
+    pub values: usize,
+}
+
+/// Bytes that a node needs, with the checksums of its pages: what `used` will say.
+pub(crate) fn node_bytes(leaf: bool, sums: &Sums, prefix: usize) -> usize {
+    let with_width = |width: usize| {
+        let bits = |some: usize| if some > 0 { sums.count.div_ceil(8) } else { 0 };
+        // The first separator of a branch is not stored, so it has no prefix to save.
+        let prefixed = if leaf { sums.count } else { sums.count.saturating_sub(1) };
+        let seconds = if leaf { width * sums.count + sums.values } else { NODE_PTR_BYTES * sums.count };
+        let end = HEADER_BYTES
+            + bits(sums.long_keys)
+            + bits(sums.blobs)
+            + width * sums.count
+            + seconds
+            + prefix
+            + (sums.keys - prefix * prefixed);
+        end + 4 * (pages_for(end) - 1)
+    };
+    let narrow = with_width(2);
+    if narrow <= usize::from(u16::MAX) { narrow } else { with_width(4) }
+}
+
+/// Encodes a node of `count` entries that share `prefix` bytes. [`seal`] then says where it lies.
+///
+/// # Panics
+/// If the entries do not fit one node; [`node_bytes`] tells beforehand.
+pub(crate) fn encode<'a>(
+    tree: u8,
+    level: u8,
+    prefix: &[u8],
+    count: usize,
+    cell: impl Fn(usize) -> Cell<'a>,
+) -> Vec<u8> {
+    let leaf = level == 0;
+    let first = usize::from(!leaf);
+    let mut sums = Sums { count, ..Sums::default() };
+    for index in 0..count {
+        let cell = cell(index);
+        if index >= first {
+            sums.long_keys += usize::from(cell.tail.is_some());
+            sums.keys += cell.key.len() + if cell.tail.is_some() { BLOB_REF_BYTES } else { 0 };
+        }
+        sums.blobs += usize::from(cell.blob);
+        sums.values += cell.value.len();
+    }
+    let used = node_bytes(leaf, &sums, prefix.len());
+    let npages = u16::try_from(used.div_ceil(PAGE_BYTES)).expect("a node's pages fit its header");
+    assert!(count > 0 && npages <= NODE_PAGES_MAX, "a node of {count} entries and {npages} pages");
+    let wide = used > usize::from(u16::MAX);
+
+    let mut out = vec![0; body_at(npages)];
+    out.reserve_exact(usize::from(npages) * PAGE_BYTES - out.len());
+    put_header(&mut out, if leaf { Kind::Leaf } else { Kind::Branch }, level, tree, npages);
+    for (flag, set) in [(FLAG_WIDE, wide), (FLAG_LONG_KEYS, sums.long_keys > 0), (FLAG_BLOBS, sums.blobs > 0)]
+    {
+        out[7] |= if set { flag } else { 0 };
+    }
+    out[8..12].copy_from_slice(&u32::try_from(count).expect("a node's entries fit its header").to_le_bytes());
+    out[12..16].copy_from_slice(&u32::try_from(used).expect("a node's bytes fit its header").to_le_bytes());
+    out[18..20].copy_from_slice(&u16::try_from(prefix.len()).expect("a prefix fits its field").to_le_bytes());
+
+    if sums.long_keys > 0 {
+        put_bits(&mut out, count, |index| index >= first && cell(index).tail.is_some());
+    }
+    if sums.blobs > 0 {
+        put_bits(&mut out, count, |index| cell(index).blob);
+    }
+    let put_end = |out: &mut Vec<u8>, end: usize| {
+        let end = u32::try_from(end).expect("an end is within the node").to_le_bytes();
+        out.extend_from_slice(if wide { &end } else { &end[..2] });
+    };
+    let mut end = 0;
+    for index in 0..count {
+        if index >= first {
+            let cell = cell(index);
+            end += cell.key.len() - prefix.len() + if cell.tail.is_some() { BLOB_REF_BYTES } else { 0 };
+        }
+        put_end(&mut out, end);
+    }
+    let mut end = 0;
+    for index in 0..count {
+        let value = cell(index).value;
+        if leaf {
+            end += value.len();
+            put_end(&mut out, end);
+        } else {
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend_from_slice(prefix);
+    for index in first..count {
+        let cell = cell(index);
+        debug_assert!(cell.key.starts_with(prefix), "a key lacks the prefix of its node");
+        out.extend_from_slice(&cell.key[prefix.len()..]);
+        if let Some(tail) = cell.tail {
+            out.extend_from_slice(&tail.encode());
+        }
+    }
+    if leaf {
+        for index in 0..count {
+            out.extend_from_slice(cell(index).value);
+        }
+    }
+    assert_eq!(out.len(), used, "a node came out at another size than computed");
+    out.resize(usize::from(npages) * PAGE_BYTES, 0);
+    out
+}
+
+/// Writes the fields that `encode` and the blob's encoder share; those that say where it lies come with [`seal`].
+pub(super) fn put_header(out: &mut [u8], kind: Kind, level: u8, tree: u8, npages: u16) {
+    out[..4].copy_from_slice(&MAGIC);
+    out[4] = kind.byte();
+    out[5] = level;
+    out[6] = tree;
+    out[16..18].copy_from_slice(&npages.to_le_bytes());
+}
+
+/// Says in an encoded extent where it lies and sums its pages. Answers the checksum of the header page, which goes
+/// into whatever points here.
+///
+/// # Panics
+/// If `bytes` are not the whole pages that an encoder gave.
+pub fn seal(bytes: &mut [u8], uuid: u64, page: PageId, birth: u64) -> u32 {
+    assert!(!bytes.is_empty() && bytes.len().is_multiple_of(PAGE_BYTES), "an extent is whole pages");
+    bytes[24..32].copy_from_slice(&page.get().to_le_bytes());
+    bytes[32..40].copy_from_slice(&birth.to_le_bytes());
+    bytes[40..48].copy_from_slice(&uuid.to_le_bytes());
+    for index in 1..bytes.len() / PAGE_BYTES {
+        let salt = crc::salt(uuid, page.plus(index as u64), birth);
+        let sum = crc::page(salt, &bytes[index * PAGE_BYTES..][..PAGE_BYTES]);
+        bytes[HEADER_BYTES + 4 * (index - 1)..][..4].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = crc::header_page(crc::salt(uuid, page, birth), &bytes[..PAGE_BYTES]);
+    bytes[crc::HEADER_CRC_AT..crc::HEADER_CRC_AT + 4].copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
+fn put_bits(out: &mut Vec<u8>, count: usize, bit: impl Fn(usize) -> bool) {
+    let at = out.len();
+    out.resize(at + count.div_ceil(8), 0);
+    for index in (0..count).filter(|&index| bit(index)) {
+        out[at + index / 8] |= 1 << (index % 8);
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}

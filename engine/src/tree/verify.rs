@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Verifying: a walk over all of a tree that checks whatever can be checked.
+//!
+//! Owns      what a sound tree is.
+//! Holds     1. every page is summed anew, whatever the source remembers;
+//!           2. every extent is shown to the visitor once, so that it can be compared with the space map.
+//! Never     repairs.
+
+use super::read::{ExtentBuf, Node, open_root, read_blob, walk_blob};
+use super::{Ctx, Weight};
+use crate::error::Error;
+use crate::format::Fault;
+use crate::format::blob::BlobRef;
+use crate::format::node::ValueCell;
+use crate::page::{PageBuf, PageId, PageSource, TreeRoot};
+
+/// What an extent is to its tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExtentKind {
+    Leaf,
+    Branch,
+    Blob,
+}
+
+/// One extent that a tree reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    pub kind: ExtentKind,
+    pub page: PageId,
+    pub npages: u16,
+    pub birth: u64,
+    /// Bytes of content; the rest of the pages is zeros.
+    pub used: u32,
+}
+
+/// What a walk found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TreeStats {
+    pub height: u8,
+    pub entries: u64,
+    /// Keys and values.
+    pub bytes: u64,
+    pub weight: u64,
+    pub leaves: u64,
+    pub branches: u64,
+    /// Segments of blobs.
+    pub blobs: u64,
+    pub pages: u64,
+    /// Bytes of content in those pages.
+    pub used: u64,
+}
+
+/// Walks the whole tree: structure, checksums of all pages, births, order of keys, separators, weights, and the counts
+/// of the root. Memory follows the height.
+///
+/// # Errors
+/// The first [`Error::Corrupt`] in order of keys; what the source answers.
+pub fn verify<S>(
+    src: &S,
+    ctx: &Ctx,
+    root: &TreeRoot,
+    visitor: &mut impl FnMut(&Extent),
+) -> Result<TreeStats, Error>
+where
+    S: PageSource + ?Sized,
+{
+    let src = Doubting(src);
+    let mut walk = Walk { src: &src, ctx, visitor, stats: TreeStats::default(), last: None };
+    let Some((node, _)) = open_root(&src, ctx, root)? else { return Ok(walk.stats) };
+    walk.stats.height = root.height;
+    let weight = walk.node(&node, None)?;
+    let stats = TreeStats { weight, ..walk.stats };
+    let stated = root.ptr.map_or(0, |ptr| ptr.weight);
+    for (what, expected, found) in [
+        ("weight of the root", stated, stats.weight),
+        ("entries of the root", root.entries, stats.entries),
+        ("bytes of the root", root.bytes, stats.bytes),
+    ] {
+        if expected != found {
+            return Err(node.extent().fault(ctx, Fault::new(what, 0, expected, found)));
+        }
+    }
+    Ok(stats)
+}
+
+/// A source that remembers no verification.
+struct Doubting<'s, S: ?Sized>(&'s S);
+
+impl<S: PageSource + ?Sized> PageSource for Doubting<'_, S> {
+    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
+        self.0.extent(first, npages)
+    }
+
+    fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {
+        self.0.probe(first, npages)
+    }
+
+    fn is_verified(&self, _: PageId) -> bool {
+        false
+    }
+
+    fn set_verified(&self, page: PageId) {
+        self.0.set_verified(page);
+    }
+}
+
+struct Walk<'w, S: ?Sized, V> {
+    src: &'w Doubting<'w, S>,
+    ctx: &'w Ctx,
+    visitor: &'w mut V,
+    stats: TreeStats,
+    /// The largest key so far.
+    last: Option<Vec<u8>>,
+}
+
+impl<S: PageSource + ?Sized, V: FnMut(&Extent)> Walk<'_, S, V> {
+    /// Checks a node and all below it, whose keys are below `upper`. Answers the weight.
+    fn node(&mut self, node: &Node, upper: Option<&[u8]>) -> Result<u64, Error> {
+        self.extent(node.extent(), if node.level() == 0 { ExtentKind::Leaf } else { ExtentKind::Branch })?;
+        let check = node.layout().check_end(node.extent().bytes());
+        check.map_err(|fault| node.extent().fault(self.ctx, fault))?;
+        if node.level() == 0 { self.leaf(node, upper) } else { self.branch(node, upper) }
+    }
+
+    fn branch(&mut self, node: &Node, upper: Option<&[u8]>) -> Result<u64, Error> {
+        let fault =
+            |what, expected, found| node.extent().fault(self.ctx, Fault::new(what, 0, expected, found));
+        let (mut next, mut sum) = (Vec::new(), 0u64);
+        for index in 0..node.count() {
+            let ptr = node.child(self.ctx, index)?;
+            if index > 0 && self.last.as_deref().is_some_and(|last| last >= &next[..]) {
+                return Err(fault("separator below a key before it", index as u64, 0));
+            }
+            let last = index + 1 == node.count();
+            let mut separator = Vec::new();
+            if !last {
+                let tail = node.full_key(self.src, self.ctx, index + 1, &mut separator)?;
+                if upper.is_some_and(|upper| &separator[..] >= upper) || (index > 0 && separator <= next) {
+                    return Err(fault("order of separators", index as u64, 0));
+                }
+                if let Some(tail) = &tail {
+                    self.blob(tail, node.birth())?;
+                }
+            }
+            let child = Node::open(self.src, self.ctx, &ptr, node.level() - 1, node.birth())?;
+            let weight = self.node(&child, if last { upper } else { Some(&separator) })?;
+            if weight != ptr.weight {
+                let fault = Fault::new("weight of a child", 0, ptr.weight, weight);
+                return Err(node.extent().fault(self.ctx, fault));
+            }
+            sum = sum.saturating_add(weight);
+            next = separator;
+        }
+        Ok(sum)
+    }
+
+    fn leaf(&mut self, node: &Node, upper: Option<&[u8]>) -> Result<u64, Error> {
+        let (mut key, mut sum) = (Vec::new(), 0u64);
+        for index in 0..node.count() {
+            let tail = node.full_key(self.src, self.ctx, index, &mut key)?;
+            let in_order = self.last.as_ref().is_none_or(|last| *last < key);
+            if !in_order || upper.is_some_and(|upper| &key[..] >= upper) {
+                return Err(node.extent().fault(self.ctx, Fault::new("order of keys", 0, 0, index as u64)));
+            }
+            if let Some(tail) = &tail {
+                self.blob(tail, node.birth())?;
+            }
+            let (len, weight) = match node.value_cell(self.src, self.ctx, index)? {
+                ValueCell::Inline(span) => (span.len(), self.ctx.weigh(&key, &node.extent().bytes()[span])),
+                ValueCell::Blob(blob) => {
+                    self.blob(&blob, node.birth())?;
+                    let weight = match self.ctx.weight {
+                        Weight::One => 1,
+                        Weight::Of(weight) => {
+                            weight(&key, &read_blob(self.src, self.ctx, &blob, node.birth())?)
+                        }
+                    };
+                    (blob.len as usize, weight)
+                }
+            };
+            self.stats.entries += 1;
+            self.stats.bytes = self.stats.bytes.saturating_add((key.len() + len) as u64);
+            sum = sum.saturating_add(weight);
+            std::mem::swap(self.last.get_or_insert_default(), &mut key);
+        }
+        Ok(sum)
+    }
+
+    fn blob(&mut self, blob: &BlobRef, parent_birth: u64) -> Result<(), Error> {
+        let (src, ctx) = (self.src, self.ctx);
+        walk_blob(src, ctx, blob, parent_birth, |extent, _| self.extent(extent, ExtentKind::Blob))
+    }
+
+    /// Sums all pages of an extent and shows it to the visitor.
+    fn extent(&mut self, extent: &ExtentBuf, kind: ExtentKind) -> Result<(), Error> {
+        let head = &extent.head;
+        extent.touch(self.src, self.ctx, 0..head.extent_bytes())?;
+        if let Some(at) = extent.bytes()[head.used as usize..].iter().position(|byte| *byte != 0) {
+            return Err(
+                extent.fault(self.ctx, Fault::new("bytes behind the content", head.used as usize + at, 0, 1))
+            );
+        }
+        match kind {
+            ExtentKind::Leaf => self.stats.leaves += 1,
+            ExtentKind::Branch => self.stats.branches += 1,
+            ExtentKind::Blob => self.stats.blobs += 1,
+        }
+        self.stats.pages += u64::from(head.npages);
+        self.stats.used += u64::from(head.used);
+        let (page, npages, birth, used) = (head.page, head.npages, head.birth, head.used);
+        (self.visitor)(&Extent { kind, page, npages, birth, used });
+        Ok(())
+    }
+}
