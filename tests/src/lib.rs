@@ -6,6 +6,7 @@
 //! Holds     a test that cannot have its tools is counted as skipped, and fails under `CI=true`.
 //! Never     names a crate of the server: tests see what a client sees.
 
+pub mod answers;
 pub mod client;
 pub mod scale;
 pub mod server;
