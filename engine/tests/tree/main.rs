@@ -5,5 +5,9 @@
 //! Holds     every random run prints its seed and how much it did, and fails below a floor.
 //! Never     touches a disk.
 
+mod counters;
+mod damage;
+mod fuzz;
+mod golden;
 mod model;
 mod support;

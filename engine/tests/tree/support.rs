@@ -44,6 +44,10 @@ impl Rng {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
 }
 
 /// The seed of this run: `CAIRN_SEED`, or the constant of the test. Printed, so that a failure can be had again.
@@ -69,6 +73,8 @@ struct Disk {
     seq: u64,
     verified: BTreeSet<u64>,
     remembers: bool,
+    reads: u64,
+    probed: u64,
 }
 
 /// A tree file in memory, both source and sink.
@@ -96,6 +102,13 @@ impl MemFile {
         }
     }
 
+    /// Makes what was released free, and leaves its bytes as a disk would.
+    pub fn reuse(&self) {
+        let mut disk = self.0.borrow_mut();
+        let released = std::mem::take(&mut disk.pending);
+        disk.free.extend(released);
+    }
+
     /// Whether the source remembers which pages were verified, as a mapped one does.
     pub fn remember(&self, remembers: bool) {
         let mut disk = self.0.borrow_mut();
@@ -103,14 +116,37 @@ impl MemFile {
         disk.verified.clear();
     }
 
+    /// Extents read and pages looked at for the first time since the last call.
+    pub fn take_counts(&self) -> (u64, u64) {
+        let mut disk = self.0.borrow_mut();
+        (std::mem::take(&mut disk.reads), std::mem::take(&mut disk.probed))
+    }
+
     pub fn live(&self) -> BTreeMap<u64, (u32, u64)> {
         self.0.borrow().live.clone()
+    }
+
+    pub fn pages(&self) -> u64 {
+        (self.0.borrow().bytes.len() / PAGE_BYTES) as u64
+    }
+
+    /// The whole file.
+    pub fn image(&self) -> Vec<u8> {
+        self.0.borrow().bytes.clone()
+    }
+
+    /// Does something to the bytes behind the tree's back.
+    pub fn damage<T>(&self, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut disk = self.0.borrow_mut();
+        disk.verified.clear();
+        change(&mut disk.bytes)
     }
 }
 
 impl PageSource for MemFile {
     fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
         let mut disk = self.0.borrow_mut();
+        disk.reads += 1;
         let end = first.get().saturating_add(npages.into());
         if end > (disk.bytes.len() / PAGE_BYTES) as u64 {
             let beyond = Corruption::new(Path::new("test.db"), "extent beyond the file");
@@ -118,6 +154,11 @@ impl PageSource for MemFile {
         }
         let at = first.get() as usize * PAGE_BYTES;
         Ok(disk.bytes[at..at + npages as usize * PAGE_BYTES].to_vec().into())
+    }
+
+    fn probe(&self, _: PageId, npages: u32) -> Result<(), Error> {
+        self.0.borrow_mut().probed += u64::from(npages);
+        Ok(())
     }
 
     fn is_verified(&self, page: PageId) -> bool {
