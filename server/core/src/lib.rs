@@ -1,2 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One member of Cairn as two pure machines: replica and state.
+//! One member of Cairn as pure machines: no socket, file, thread, clock or unseeded draw.
+//!
+//! Owns      what a member decides: the order of writes, what a request may do, which leases end, who is
+//!           told of what.
+//! Holds     the same inputs give the same effects, so a simulated run replays from its seed.
+//! Never     waits. The daemon's threads and the simulator drive the same machines.
+
+pub mod command;
+pub mod compactor;
+pub mod door;
+pub mod ids;
+pub mod lessor;
+pub mod replica;
+
+/// Why a request got no result: one row of the table of texts and codes.
+pub use cairn_proto::errors::WireError as Refusal;
+pub use command::Command;
+pub use compactor::AutoCompaction;
+pub use ids::{ClusterId, MemberId};

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes through the log: one request, and its bytes.
+//!
+//! Owns      the choice among the fields of `InternalRaftRequest` that this version proposes, and their
+//!           encoding, under etcd's field numbers.
+//! Holds     the bytes are those that prost writes for the whole message (tested); they are made once, and
+//!           are the entry, the record in the log and what goes to peers.
+//! Never     decides anything: what depends on a clock, a limit or a draw was put into the request before.
+
+use bytes::{Bytes, BytesMut};
+use cairn_proto::{etcdserverpb as pb, membershippb};
+use prost::{Message, encoding};
+
+/// A request that is to be applied on every member.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    Put(pb::PutRequest),
+    DeleteRange(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compact(pb::CompactionRequest),
+    LeaseGrant(pb::LeaseGrantRequest),
+    LeaseRevoke(pb::LeaseRevokeRequest),
+    LeaseCheckpoint(pb::LeaseCheckpointRequest),
+    Alarm(pb::AlarmRequest),
+    ClusterVersion(membershippb::ClusterVersionSetRequest),
+    MemberAttributes(membershippb::ClusterMemberAttrSetRequest),
+}
+
+/// Bytes in the log that this version cannot apply. It would go on with another state than its peers, so
+/// the member stops.
+#[derive(Debug, thiserror::Error)]
+pub enum BadCommand {
+    #[error("an entry that is no request: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("a request of a kind that this version does not know")]
+    Unknown,
+}
+
+mod field {
+    pub const PUT: u32 = 4;
+    pub const DELETE_RANGE: u32 = 5;
+    pub const TXN: u32 = 6;
+    pub const COMPACTION: u32 = 7;
+    pub const LEASE_GRANT: u32 = 8;
+    pub const LEASE_REVOKE: u32 = 9;
+    pub const ALARM: u32 = 10;
+    pub const LEASE_CHECKPOINT: u32 = 11;
+    pub const HEADER: u32 = 100;
+    pub const CLUSTER_VERSION_SET: u32 = 1300;
+    pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
+}
+
+impl Command {
+    /// The bytes of an `InternalRaftRequest` with this request and this id in its header.
+    pub fn encode(&self, request_id: u64) -> Bytes {
+        let header = pb::RequestHeader { id: request_id, ..Default::default() };
+        match self {
+            Command::Put(r) => write(field::PUT, r, &header),
+            Command::DeleteRange(r) => write(field::DELETE_RANGE, r, &header),
+            Command::Txn(r) => write(field::TXN, r, &header),
+            Command::Compact(r) => write(field::COMPACTION, r, &header),
+            Command::LeaseGrant(r) => write(field::LEASE_GRANT, r, &header),
+            Command::LeaseRevoke(r) => write(field::LEASE_REVOKE, r, &header),
+            Command::LeaseCheckpoint(r) => write(field::LEASE_CHECKPOINT, r, &header),
+            Command::Alarm(r) => write(field::ALARM, r, &header),
+            Command::ClusterVersion(r) => write(field::CLUSTER_VERSION_SET, r, &header),
+            Command::MemberAttributes(r) => write(field::CLUSTER_MEMBER_ATTR_SET, r, &header),
+        }
+    }
+
+    /// # Errors
+    /// If the bytes are no request, or one of a kind that is never proposed by this version.
+    pub fn decode(bytes: Bytes) -> Result<Command, BadCommand> {
+        let r = pb::InternalRaftRequest::decode(bytes)?;
+        let pb::InternalRaftRequest {
+            put,
+            delete_range,
+            txn,
+            compaction,
+            lease_grant,
+            lease_revoke,
+            lease_checkpoint,
+            alarm,
+            cluster_version_set,
+            cluster_member_attr_set,
+            ..
+        } = r;
+        None.or(put.map(Command::Put))
+            .or(delete_range.map(Command::DeleteRange))
+            .or(txn.map(Command::Txn))
+            .or(compaction.map(Command::Compact))
+            .or(lease_grant.map(Command::LeaseGrant))
+            .or(lease_revoke.map(Command::LeaseRevoke))
+            .or(lease_checkpoint.map(Command::LeaseCheckpoint))
+            .or(alarm.map(Command::Alarm))
+            .or(cluster_version_set.map(Command::ClusterVersion))
+            .or(cluster_member_attr_set.map(Command::MemberAttributes))
+            .ok_or(BadCommand::Unknown)
+    }
+}
+
+fn write<M: Message>(tag: u32, message: &M, header: &pb::RequestHeader) -> Bytes {
+    let len = |tag, len: usize| encoding::key_len(tag) + encoding::encoded_len_varint(len as u64) + len;
+    let (message_len, header_len) = (message.encoded_len(), header.encoded_len());
+    let mut out = BytesMut::with_capacity(len(tag, message_len) + len(field::HEADER, header_len));
+    let mut part = |tag: u32, len: usize, write: &dyn Fn(&mut BytesMut)| {
+        encoding::encode_key(tag, encoding::WireType::LengthDelimited, &mut out);
+        encoding::encode_varint(len as u64, &mut out);
+        write(&mut out);
+    };
+    let write_message = |out: &mut BytesMut| message.encode_raw(out);
+    let write_header = |out: &mut BytesMut| header.encode_raw(out);
+    if tag < field::HEADER {
+        part(tag, message_len, &write_message);
+        part(field::HEADER, header_len, &write_header);
+    } else {
+        part(field::HEADER, header_len, &write_header);
+        part(tag, message_len, &write_message);
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_whole_message_and_come_back() {
+        let key = Bytes::from_static(b"k");
+        let put = pb::PutRequest { key: key.clone(), lease: -3, ..Default::default() };
+        let delete = pb::DeleteRangeRequest { key: key.clone(), prev_kv: true, ..Default::default() };
+        let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put.clone())) };
+        let txn = pb::TxnRequest { success: vec![op], ..Default::default() };
+        let attributes = membershippb::Attributes { name: "n".into(), client_urls: vec!["u".into()] };
+        let commands = [
+            Command::Put(put),
+            Command::DeleteRange(delete),
+            Command::Txn(txn),
+            Command::Compact(pb::CompactionRequest { revision: 9, physical: true }),
+            Command::LeaseGrant(pb::LeaseGrantRequest { ttl: 2, id: 1 }),
+            Command::LeaseRevoke(pb::LeaseRevokeRequest { id: -1 }),
+            Command::LeaseCheckpoint(pb::LeaseCheckpointRequest::default()),
+            Command::Alarm(pb::AlarmRequest { action: 1, member_id: 7, alarm: 1 }),
+            Command::ClusterVersion(membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() }),
+            Command::MemberAttributes(membershippb::ClusterMemberAttrSetRequest {
+                member_id: 7,
+                member_attributes: Some(attributes),
+            }),
+        ];
+        for command in commands {
+            let mut whole = pb::InternalRaftRequest {
+                header: Some(pb::RequestHeader { id: 5, ..Default::default() }),
+                ..Default::default()
+            };
+            match command.clone() {
+                Command::Put(r) => whole.put = Some(r),
+                Command::DeleteRange(r) => whole.delete_range = Some(r),
+                Command::Txn(r) => whole.txn = Some(r),
+                Command::Compact(r) => whole.compaction = Some(r),
+                Command::LeaseGrant(r) => whole.lease_grant = Some(r),
+                Command::LeaseRevoke(r) => whole.lease_revoke = Some(r),
+                Command::LeaseCheckpoint(r) => whole.lease_checkpoint = Some(r),
+                Command::Alarm(r) => whole.alarm = Some(r),
+                Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),
+                Command::MemberAttributes(r) => whole.cluster_member_attr_set = Some(r),
+            }
+            let bytes = command.encode(5);
+            assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
+            assert_eq!(Command::decode(bytes).expect("it is one"), command);
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        assert!(matches!(Command::decode(Bytes::from_static(b"\xff")), Err(BadCommand::Decode(_))));
+        assert!(matches!(Command::decode(Bytes::new()), Err(BadCommand::Unknown)));
+    }
+}

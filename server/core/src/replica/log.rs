@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The log as Raft sees it.
+//!
+//! Owns      the translation between records of the log and entries of raft-rs.
+//! Holds     1. what was appended is readable at once, before it is durable;
+//!           2. the index before the first entry has a known term, and commit is never above the last
+//!              entry nor below what is applied: raft-rs panics otherwise.
+//! Never     waits for a disk.
+
+use bytes::Bytes;
+use raft::{
+    Error, GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
+};
+use std::sync::Arc;
+
+/// One entry of the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogEntry {
+    pub index: u64,
+    pub term: u64,
+    pub kind: EntryKind,
+    pub data: Bytes,
+}
+
+/// What an entry is, numbered as Raft does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    Normal = 0,
+    ConfChange = 1,
+    ConfChangeV2 = 2,
+}
+
+impl EntryKind {
+    pub fn from_number(n: u8) -> Option<EntryKind> {
+        match n {
+            0 => Some(EntryKind::Normal),
+            1 => Some(EntryKind::ConfChange),
+            2 => Some(EntryKind::ConfChangeV2),
+            _ => None,
+        }
+    }
+}
+
+/// Term, vote and commit as they are recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    pub term: u64,
+    pub vote: u64,
+    pub commit: u64,
+}
+
+/// Why the log could not be read: damage, or a failed disk.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LogError(pub String);
+
+/// The log under a replica. Shared with the thread that syncs it.
+pub trait Log: Send + Sync {
+    /// Appends: readable at once, durable after a sync that covers the batch. An entry of index i voids
+    /// every earlier one of index i and above.
+    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> u64;
+    /// Entries from `low` to `high`, the second excluded; at least one, then up to `bytes_max`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn entries(&self, low: u64, high: u64, bytes_max: usize) -> Result<Vec<LogEntry>, LogError>;
+    /// The term of an entry, or of the index before the first one.
+    fn term(&self, index: u64) -> Option<u64>;
+    fn first_index(&self) -> u64;
+    fn last_index(&self) -> u64;
+}
+
+/// The log in raft-rs's hands.
+pub(super) struct LogStorage {
+    pub log: Arc<dyn Log>,
+    pub initial: RaftState,
+}
+
+impl LogStorage {
+    pub fn new(log: Arc<dyn Log>, promise: Promise, voters: Vec<u64>, learners: Vec<u64>) -> LogStorage {
+        let hard_state = HardState {
+            term: promise.term,
+            vote: promise.vote,
+            commit: promise.commit,
+            ..Default::default()
+        };
+        let conf_state = ConfState { voters, learners, ..Default::default() };
+        LogStorage { log, initial: RaftState::new(hard_state, conf_state) }
+    }
+}
+
+impl Storage for LogStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.log.first_index() {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        let bytes_max = max_size.into().map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        match self.log.entries(low, high, bytes_max) {
+            Ok(entries) => Ok(entries.into_iter().map(to_raft).collect()),
+            Err(error) => Err(Error::Store(StorageError::Other(Box::new(error)))),
+        }
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.log.term(index).ok_or(Error::Store(if index < self.log.first_index() {
+            StorageError::Compacted
+        } else {
+            StorageError::Unavailable
+        }))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.log.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.log.last_index())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        // Snapshots are pinned checkpoints, which travel on a stream of their own.
+        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+pub(super) fn to_raft(entry: LogEntry) -> Entry {
+    let entry_type = match entry.kind {
+        EntryKind::Normal => EntryType::EntryNormal,
+        EntryKind::ConfChange => EntryType::EntryConfChange,
+        EntryKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
+    };
+    Entry { entry_type, term: entry.term, index: entry.index, data: entry.data, ..Default::default() }
+}
+
+pub(super) fn from_raft(entry: Entry) -> LogEntry {
+    let kind = match entry.entry_type {
+        EntryType::EntryNormal => EntryKind::Normal,
+        EntryType::EntryConfChange => EntryKind::ConfChange,
+        EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
+    };
+    LogEntry { index: entry.index, term: entry.term, kind, data: entry.data }
+}
