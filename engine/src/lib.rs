@@ -10,6 +10,10 @@ mod db;
 mod error;
 pub mod format;
 pub mod io;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod options;
 mod overlay;
 pub mod page;
@@ -20,6 +24,7 @@ mod stats;
 pub mod tree;
 mod txn;
 mod view;
+pub mod wal;
 
 pub use cursor::Cursor;
 pub use db::{Db, Why};

@@ -126,9 +126,10 @@ impl Explorer {
     }
 
     /// Runs `workload` on an empty disk, then `check` on the images of a crash at each of its moments.
-    /// The check gets the image, and the newest steps acknowledged and submitted at that moment. It may
-    /// call [`SimVfs::ack`] once it has opened the image: from then on a second crash must show that step
-    /// too; and [`SimVfs::stop_recording`] before it writes anything that no recovery would.
+    /// The check gets the image, and the newest steps acknowledged and submitted at that moment. It should
+    /// call [`SimVfs::recovered`] once it has opened the image, so that a second crash must show that step
+    /// too; it may go on with further steps, and calls [`SimVfs::stop_recording`] before anything that no
+    /// recovery would do.
     pub fn run(
         &mut self,
         workload: impl FnOnce(&SimVfs),

@@ -144,6 +144,14 @@ impl SimVfs {
         state.record();
     }
 
+    /// A recovery has settled on step `n`: what was submitted after it is void, and it must survive itself.
+    pub fn recovered(&self, n: u64) {
+        let mut state = self.state();
+        assert!((state.acked..=state.submitted).contains(&n), "step {n} is neither old nor new");
+        (state.acked, state.submitted) = (n, n);
+        state.record();
+    }
+
     /// Names what goes on from here, for the count of images by cause.
     pub fn phase(&self, phase: &'static str) {
         self.state().phase = phase;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Planted mistakes, with which the tests are tested.
+//!
+//! Owns      the list of mistakes by name, and the one that is planted on this thread.
+//! Holds     1. without the feature `mutants`, `planted` is a constant and the mistakes do not exist;
+//!           2. with it, nothing is planted unless a test asks, and only on that test's thread.
+//! Never     is part of a release.
+
+/// Every mistake that the code can be asked to make, with what it sabotages.
+#[cfg(feature = "mutants")]
+pub const ALL: &[(&str, &str)] = &[
+    ("wal-sync-skipped", "the group commit answers without its sync"),
+    ("wal-segment-named-before-sync", "a segment gets its name before its header is durable"),
+    ("wal-segment-name-not-synced", "the directory is not synced after a segment got its name"),
+    ("wal-segment-released-early", "one segment more than allowed is let go"),
+    ("wal-recycled-before-its-name-is-gone", "a released file is rewritten while its old name may come back"),
+    ("wal-append-to-a-recovered-tail", "after a restart the log goes on in the segment that it found"),
+    ("wal-recovered-tail-not-synced", "what is read at open is trusted without a sync"),
+];
+
+/// True if the mistake `name` is planted on this thread.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(crate) const fn planted(_name: &'static str) -> bool {
+    false
+}
+
+/// True if the mistake `name` is planted on this thread.
+#[cfg(feature = "mutants")]
+pub(crate) fn planted(name: &'static str) -> bool {
+    debug_assert!(ALL.iter().any(|(known, _)| *known == name), "{name} is not in the list");
+    PLANTED.get() == Some(name)
+}
+
+/// Runs `run` with the mistake `name` planted on this thread.
+///
+/// # Panics
+/// If no mistake has that name.
+#[cfg(feature = "mutants")]
+pub fn with<R>(name: &str, run: impl FnOnce() -> R) -> R {
+    let (name, _) = ALL.iter().find(|(known, _)| *known == name).expect("a mistake of the list");
+    PLANTED.set(Some(name));
+    let _uproot = Uproot;
+    run()
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// Takes the mistake out again, also when the test panics.
+#[cfg(feature = "mutants")]
+struct Uproot;
+
+#[cfg(feature = "mutants")]
+impl Drop for Uproot {
+    fn drop(&mut self) {
+        PLANTED.set(None);
+    }
+}
