@@ -15,9 +15,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::overlay::{AppendLog, Batch, CELLS_A_LOCK_HOLD, KeyCell, OrderedMap, Overlay};
 use crate::schema::{AppendKey, TreeDef, TreeKind};
+use crate::tree::{self, Entry};
+use crate::treefile;
 use crate::view::{Published, Value};
 
 /// A walk over one tree of a view, or of a transaction and what it has written.
@@ -30,7 +33,7 @@ pub struct Cursor<'t> {
     value: Option<Value>,
     failed: Option<Error>,
     /// Keeps the overlays and the checkpoint that the layers read.
-    _view: Arc<Published>,
+    view: Arc<Published>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,15 +90,8 @@ impl<'t> Cursor<'t> {
                     .extend(own.into_iter().chain(shared).map(|source| Layer::Ordered(Copied::new(source))));
             }
         }
-        Self {
-            layers,
-            gap: Gap::Start,
-            direction: None,
-            key: Vec::new(),
-            value: None,
-            failed: None,
-            _view: view,
-        }
+        layers.push(Layer::Tree(Box::new(TreeLayer::new(view.checkpoint.cursor(place)))));
+        Self { layers, gap: Gap::Start, direction: None, key: Vec::new(), value: None, failed: None, view }
     }
 
     /// Moves to the gap before the first entry at or after `key`.
@@ -165,7 +161,8 @@ impl<'t> Cursor<'t> {
                 });
                 return Ok(false);
             };
-            let (key, value) = self.layers[nearest].head()?.expect("the nearest layer has a head");
+            let head = self.layers[nearest].head(&self.view.checkpoint)?;
+            let (key, value) = head.expect("the nearest layer has a head");
             self.key.clear();
             self.key.extend_from_slice(key);
             self.value = value;
@@ -216,6 +213,7 @@ enum Layer<'t> {
     OwnAppend { entries: &'t [(AppendKey, Bytes)], at: usize },
     Append { overlay: Arc<Overlay>, place: usize, len: usize, at: usize },
     Ordered(Copied<'t>),
+    Tree(Box<TreeLayer>),
 }
 
 /// A position in `0..len` that falls past either end as `len` or `usize::MAX`.
@@ -253,6 +251,7 @@ impl Layer<'_> {
                 *at = start_at(bound, direction, *len, |key, past| log_rank(log, *len, key, past));
             }
             Layer::Ordered(copied) => copied.seek(bound, direction),
+            Layer::Tree(tree) => tree.seek(bound, direction)?,
         }
         Ok(())
     }
@@ -264,11 +263,12 @@ impl Layer<'_> {
                 (*at < *len).then(|| &overlay.append_log(*place).entry(*at).key[..])
             }
             Layer::Ordered(copied) => copied.head().map(|(key, _)| &key[..]),
+            Layer::Tree(tree) => tree.head()?.map(|entry| entry.key()),
         })
     }
 
     /// Key and value of the head; the value is `None` if it is a tombstone.
-    fn head(&mut self) -> Result<Option<(&[u8], Option<Value>)>> {
+    fn head(&mut self, checkpoint: &Arc<Checkpoint>) -> Result<Option<(&[u8], Option<Value>)>> {
         Ok(match self {
             Layer::OwnAppend { entries, at } => {
                 entries.get(*at).map(|(key, value)| (&key[..], Some(Value::from(value.clone()))))
@@ -280,6 +280,10 @@ impl Layer<'_> {
             Layer::Ordered(copied) => {
                 copied.head().map(|(key, value)| (&key[..], value.clone().map(Value::from)))
             }
+            Layer::Tree(tree) => match tree.head()? {
+                None => None,
+                Some(entry) => Some((entry.key(), Some(Value::from_tree(entry.value()?, checkpoint)))),
+            },
         })
     }
 
@@ -292,7 +296,50 @@ impl Layer<'_> {
                 };
             }
             Layer::Ordered(copied) => copied.at += 1,
+            Layer::Tree(tree) => tree.passed = true,
         }
+    }
+}
+
+/// The tree of the view's checkpoint.
+struct TreeLayer {
+    cursor: tree::Cursor<treefile::Source>,
+    direction: Direction,
+    /// The cursor's entry was taken: the next look moves on.
+    passed: bool,
+}
+
+impl TreeLayer {
+    fn new(cursor: tree::Cursor<treefile::Source>) -> Self {
+        Self { cursor, direction: Direction::Forward, passed: false }
+    }
+
+    /// Stands on the first entry in `direction` from `bound`.
+    fn seek(&mut self, bound: Bound<&[u8]>, direction: Direction) -> Result<()> {
+        self.direction = direction;
+        self.passed = true;
+        match bound {
+            Bound::Unbounded if direction == Direction::Forward => self.cursor.seek_first(),
+            Bound::Unbounded => self.cursor.seek_last(),
+            Bound::Included(key) | Bound::Excluded(key) => {
+                self.cursor.seek(key)?;
+                let past = matches!(bound, Bound::Excluded(_)) == (direction == Direction::Forward);
+                if past && self.cursor.next()?.is_some_and(|entry| entry.key() != key) {
+                    self.cursor.prev()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn head(&mut self) -> Result<Option<Entry<'_, treefile::Source>>> {
+        if std::mem::take(&mut self.passed) {
+            match self.direction {
+                Direction::Forward => self.cursor.next()?,
+                Direction::Back => self.cursor.prev()?,
+            };
+        }
+        Ok(self.cursor.current())
     }
 }
 

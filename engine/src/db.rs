@@ -4,22 +4,29 @@
 //! Owns      the published state, the writer lock, and what makes a checkpoint due.
 //! Holds     1. the published state is replaced as a whole, under a lock that is held for one clone;
 //!           2. at most two overlays exist: one is written, one is being folded;
-//!           3. after a failed write or sync nothing more is written (invariant I6).
+//!           3. an overlay is frozen only once the log has all of it durably (invariant I1).
 //! Never     starts a thread or reads a clock: its owner drives it, and brings the time.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use crate::error::{Error, Result};
+use crate::checkpoint::{Checkpoint, Checkpointer, with_checkpoint};
+use crate::error::Result;
+use crate::fold::Purge;
+use crate::io::{Budget, FileLock, Progress};
 use crate::options::Options;
 use crate::overlay::{Batch, Overlay};
+use crate::page::PAGE_BYTES;
+use crate::recover::{self, Opened, Recovered};
 use crate::schema::{AppendKey, InstallId, Schema, Trees};
+use crate::space::SpaceStats;
 use crate::stats::Stats;
+use crate::treefile::TreeFile;
 use crate::txn::WriteTxn;
-use crate::view::{Captured, CommitMeta, Published, Seq, View};
+use crate::view::{Captured, CommitMeta, Frozen, Published, Seq, View};
 
-/// A store. Clones share it.
+/// A store. Clones share it; the last one to go releases the directory.
 #[derive(Clone)]
 pub struct Db(Arc<Inner>);
 
@@ -37,18 +44,23 @@ pub enum Why {
 }
 
 pub(crate) struct Inner {
-    file: PathBuf,
     options: Options,
     install: InstallId,
+    file: Arc<TreeFile>,
     published: RwLock<Arc<Published>>,
     writer: Mutex<Writer>,
-    poisoned: AtomicBool,
+    checkpointer: Mutex<Checkpointer>,
+    purges: Mutex<Vec<Purge>>,
+    figures: Mutex<Figures>,
     /// When something was first seen to wait for a checkpoint, in the owner's time; `NEVER` if nothing was.
     waiting_since_ms: AtomicU64,
+    /// The newest commit that was frozen, or that the checkpoint at open contains.
+    frozen_seq: AtomicU64,
+    /// What the log has durably, as its owner said last; `NEVER` if the owner has no log.
+    log_durable: AtomicU64,
+    pub(crate) log_floor: AtomicU64,
+    _lock: Box<dyn FileLock>,
 }
-
-/// The tree file's name in the store's directory.
-const FILE_NAME: &str = "engine.db";
 
 const NEVER: u64 = u64::MAX;
 
@@ -59,23 +71,71 @@ pub(crate) struct Writer {
     pub(crate) last_keys: Vec<Option<AppendKey>>,
 }
 
+/// Figures that the checkpointer leaves for others to read without waiting for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    space: SpaceStats,
+    seq: u64,
+    confirmed: u64,
+    oldest_reader: u64,
+    untidy: bool,
+}
+
 impl Db {
-    /// A new, empty store.
+    /// Makes a new, empty store in `dir`, which is made too if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked) if another process has the directory; an I/O error of kind
+    /// `AlreadyExists` if there is a store.
     pub fn create(dir: &Path, schema: Schema, install: InstallId, options: Options) -> Result<Db> {
         let trees = Arc::new(Trees::new(schema));
-        let active = Captured::new(Arc::new(Overlay::new(&trees, 0)));
-        let writer = Writer { last_keys: vec![None; trees.len()] };
-        let published =
-            Published { trees, seq: Seq(0), stamp: 0, meta: CommitMeta::default(), active, frozen: None };
-        Ok(Db(Arc::new(Inner {
-            file: dir.join(FILE_NAME),
+        let opened = recover::create(dir, &trees, install, &options)?;
+        Ok(Self::start(trees, options, opened).0)
+    }
+
+    /// Opens the store in `dir` at its newest checkpoint; the log after
+    /// [`Recovered::meta`]'s applied index is its owner's to replay.
+    ///
+    /// # Errors
+    /// [`Error::Locked`](crate::Error::Locked); [`Error::Format`](crate::Error::Format) for a file of a
+    /// newer build; [`Error::Corrupt`](crate::Error::Corrupt) if no checkpoint can be used.
+    pub fn open(dir: &Path, schema: Schema, options: Options) -> Result<(Db, Recovered)> {
+        let trees = Arc::new(Trees::new(schema));
+        let opened = recover::open(dir, &trees, &options)?;
+        Ok(Self::start(trees, options, opened))
+    }
+
+    fn start(trees: Arc<Trees>, options: Options, opened: Opened) -> (Db, Recovered) {
+        let Opened { lock, checkpointer, checkpoint, last_keys, recovered } = opened;
+        let published = Published {
+            active: Captured::new(Arc::new(Overlay::new(&trees, recovered.stamp))),
+            trees,
+            seq: Seq(0),
+            stamp: recovered.stamp,
+            meta: recovered.meta.clone(),
+            frozen: None,
+            checkpoint,
+        };
+        let inner = Inner {
             options,
-            install,
+            install: recovered.install_id,
+            file: Arc::clone(&checkpointer.file),
             published: RwLock::new(Arc::new(published)),
-            writer: Mutex::new(writer),
-            poisoned: AtomicBool::new(false),
+            writer: Mutex::new(Writer { last_keys }),
+            checkpointer: Mutex::new(checkpointer),
+            purges: Mutex::new(Vec::new()),
+            figures: Mutex::new(Figures::default()),
             waiting_since_ms: AtomicU64::new(NEVER),
-        })))
+            frozen_seq: AtomicU64::new(0),
+            log_durable: AtomicU64::new(NEVER),
+            log_floor: AtomicU64::new(0),
+            _lock: lock,
+        };
+        let checkpointer = inner.checkpointer();
+        checkpointer.set_log_floor(&inner);
+        inner.set_figures(&checkpointer);
+        drop(checkpointer);
+        (Db(Arc::new(inner)), recovered)
     }
 
     /// What is committed now. Takes one lock for one clone.
@@ -91,10 +151,10 @@ impl Db {
     /// Begins the one write transaction, waiting for the one before it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after any failed write or sync.
+    /// [`Error::Poisoned`](crate::Error::Poisoned) after any failed write or sync.
     pub fn begin(&self) -> Result<WriteTxn<'_>> {
         let writer = self.0.writer();
-        self.0.healthy()?;
+        self.0.file.healthy()?;
         Ok(WriteTxn::new(&self.0, writer, self.0.published()))
     }
 
@@ -111,7 +171,7 @@ impl Db {
         if active.entries() >= self.0.options.overlay_entries {
             return Some(Why::OverlayEntries);
         }
-        if active.entries() == 0 {
+        if state.seq == self.0.frozen_seq() {
             self.0.waiting_since_ms.store(NEVER, Ordering::Relaxed);
             return None;
         }
@@ -119,21 +179,65 @@ impl Db {
         (now_ms - since >= self.0.options.checkpoint_every_ms).then_some(Why::Age)
     }
 
+    /// Tells the store how far its owner's log is durable. An owner with a log says so before each
+    /// [`freeze`](Db::freeze) and after each sync; one without never does.
+    pub fn log_durable(&self, index: u64) {
+        self.0.log_durable.store(index, Ordering::Release);
+    }
+
     /// Freezes the active overlay for a checkpoint to fold and begins another. Waits for an open
-    /// transaction. `false` if one is frozen already or there is nothing to fold.
+    /// transaction. `false` if one is frozen already, there is nothing to do, or the log does not have all
+    /// of it durably yet.
     pub fn freeze(&self) -> Result<bool> {
+        let tidy = self.tidy_due();
         let _writer = self.0.writer();
-        self.0.healthy()?;
+        self.0.file.healthy()?;
         let state = self.0.published();
-        if state.frozen.is_some() || state.active.overlay.entries() == 0 {
+        let wanted = tidy || state.seq > self.0.frozen_seq();
+        if state.frozen.is_some() || !wanted || state.meta.applied_index > self.0.log_durable() {
             return Ok(false);
         }
         let fresh = Captured::new(Arc::new(Overlay::new(&state.trees, state.stamp)));
-        self.0.publish(|next| next.frozen = Some(std::mem::replace(&mut next.active, fresh)));
+        self.0.publish(|next| {
+            let captured = std::mem::replace(&mut next.active, fresh);
+            let (seq, stamp, meta) = (next.seq, next.stamp, next.meta.clone());
+            next.frozen = Some(Frozen { captured, seq, stamp, meta });
+        });
+        self.0.frozen_seq.store(state.seq.0, Ordering::Release);
         self.0.waiting_since_ms.store(NEVER, Ordering::Relaxed);
         // Outside the publish lock: readers walk until the sums are there.
         state.active.overlay.index_deltas();
         Ok(true)
+    }
+
+    /// Goes on with the checkpoint of the frozen overlay until about `budget` is written. `Done` if there is
+    /// nothing frozen, or no longer.
+    ///
+    /// # Errors
+    /// After a read error, damage or a full disk the overlay stays frozen, and the next call begins the
+    /// checkpoint anew. A failed write or sync is final.
+    pub fn checkpoint_step(&self, budget: Budget) -> Result<Progress> {
+        self.0.checkpointer().step(&self.0, budget)
+    }
+
+    /// Freezes what there is and makes a whole checkpoint of it.
+    pub fn checkpoint(&self) -> Result<bool> {
+        let frozen = self.freeze()?;
+        while let Progress::More = self.checkpoint_step(Budget::UNBOUNDED)? {}
+        Ok(frozen)
+    }
+
+    /// Makes the newest checkpoint's slot durable now; without this, the next checkpoint does.
+    pub fn confirm(&self) -> Result<()> {
+        let mut checkpointer = self.0.checkpointer();
+        checkpointer.confirm(&self.0)?;
+        self.0.set_figures(&checkpointer);
+        Ok(())
+    }
+
+    /// The log may let go of entries up to this index, and of none above (invariant I4).
+    pub fn log_floor(&self) -> u64 {
+        self.0.log_floor.load(Ordering::Acquire)
     }
 
     /// Memory of the active and the frozen overlay. Its owner slows down as it nears twice
@@ -142,41 +246,75 @@ impl Db {
         self.0.published().overlays().map(|layer| layer.overlay.bytes()).sum()
     }
 
-    /// The store's figures now.
+    /// The store's figures now. Waits for nothing.
     pub fn stats(&self) -> Stats {
         let state = self.0.published();
+        let figures = *self.0.figures.lock().expect("no one panics while storing figures");
+        let counters = &self.0.file.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let bytes = |pages: u64| pages * PAGE_BYTES as u64;
         Stats {
             overlay_bytes: state.overlays().map(|layer| layer.overlay.bytes()).sum(),
             overlay_entries: state.overlays().map(|layer| layer.overlay.entries()).sum(),
             commits: state.seq.0,
+            checkpoints: read(&counters.checkpoints),
+            checkpoint_seq: figures.seq,
+            confirmed_seq: figures.confirmed,
+            oldest_reader_seq: figures.oldest_reader,
+            file_bytes: bytes(figures.space.file),
+            used_bytes: bytes(figures.space.used),
+            free_bytes: bytes(figures.space.free),
+            pending_bytes: bytes(figures.space.pending),
+            pinned_bytes: bytes(figures.space.pinned),
+            syncs: read(&counters.syncs),
+            bytes_written: read(&counters.bytes_written),
+            extents_read: read(&counters.extents_read),
+            pages_verified: read(&counters.pages_verified),
+            extents_allocated: read(&counters.extents_allocated),
         }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
     }
 }
 
 impl Inner {
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn trees(&self) -> Arc<Trees> {
+        Arc::clone(&self.published().trees)
+    }
+
     pub(crate) fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published.read().expect("no one panics while publishing"))
     }
 
-    fn writer(&self) -> std::sync::MutexGuard<'_, Writer> {
+    pub(crate) fn checkpointer(&self) -> MutexGuard<'_, Checkpointer> {
+        self.checkpointer.lock().expect("no one panics in a checkpoint")
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().expect("no writer panics in a transaction")
     }
 
-    fn healthy(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
-            Err(Error::Poisoned { file: self.file.clone() })
-        } else {
-            Ok(())
-        }
+    pub(crate) fn frozen_seq(&self) -> Seq {
+        Seq(self.frozen_seq.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn log_durable(&self) -> u64 {
+        self.log_durable.load(Ordering::Acquire)
     }
 
     /// Replaces the published state by what `change` makes of it.
-    fn publish(&self, change: impl FnOnce(&mut Published)) -> Arc<Published> {
+    fn publish<R>(&self, change: impl FnOnce(&mut Published) -> R) -> R {
         let mut slot = self.published.write().expect("no one panics while publishing");
         let mut next = Published::clone(&slot);
-        change(&mut next);
+        let out = change(&mut next);
         *slot = Arc::new(next);
-        Arc::clone(&slot)
+        out
     }
 
     /// Merges a batch into the active overlay and publishes it. The caller holds the writer lock.
@@ -185,12 +323,55 @@ impl Inner {
         let overlay = Arc::clone(&self.published().active.overlay);
         overlay.apply(batch, stamp);
         let append_lens = overlay.append_lens();
-        let state = self.publish(|next| {
+        self.publish(|next| {
             next.seq = Seq(next.seq.0 + 1);
             next.stamp = stamp;
             next.meta = meta;
             next.active.append_lens = append_lens;
-        });
-        state.seq
+            next.seq
+        })
+    }
+
+    /// Publishes a checkpoint that holds what the frozen overlay did. Answers the one before it.
+    pub(crate) fn publish_checkpoint(&self, next: Arc<Checkpoint>) -> Arc<Checkpoint> {
+        self.publish(|state| with_checkpoint(state, next))
+    }
+
+    fn purge_list(&self) -> MutexGuard<'_, Vec<Purge>> {
+        self.purges.lock().expect("no one panics while changing the list of purges")
+    }
+
+    pub(crate) fn add_purge(&self, purge: Purge) {
+        self.purge_list().push(purge);
+    }
+
+    pub(crate) fn purges(&self) -> Vec<Purge> {
+        self.purge_list().clone()
+    }
+
+    /// Whether a purge waits that a checkpoint of commit `seq` can do.
+    pub(crate) fn purge_ready(&self, seq: Seq) -> bool {
+        self.purge_list().iter().any(|purge| purge.after <= seq)
+    }
+
+    /// Puts what is left of the first `taken` purges in their place.
+    pub(crate) fn replace_purges(&self, taken: usize, left: Vec<Purge>) {
+        self.purge_list().splice(..taken, left);
+    }
+
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.figures.lock().expect("no one panics while storing figures").untidy
+    }
+
+    pub(crate) fn set_figures(&self, checkpointer: &Checkpointer) {
+        let seq = checkpointer.written.back().map_or(0, |written| written.seq);
+        let figures = Figures {
+            space: checkpointer.space.stats(),
+            seq,
+            confirmed: checkpointer.confirmed,
+            oldest_reader: checkpointer.retained.iter().map(|c| c.seq).min().unwrap_or(seq),
+            untidy: checkpointer.is_untidy(&self.options),
+        };
+        *self.figures.lock().expect("no one panics while storing figures") = figures;
     }
 }

@@ -5,11 +5,14 @@
 //! Holds     what each room states at the top of its file; invariants I1 to I6 at the top of `checkpoint.rs`.
 //! Never     starts a thread, reads a clock, or knows Raft, revisions or requests.
 
+mod checkpoint;
 mod cursor;
 mod db;
 mod error;
+mod fold;
 pub mod format;
 pub mod io;
+mod maintain;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
 #[cfg(feature = "mutants")]
@@ -17,19 +20,26 @@ pub mod mutants;
 mod options;
 mod overlay;
 pub mod page;
+mod recover;
 mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod space;
 mod stats;
 pub mod tree;
+mod treefile;
 mod txn;
 mod view;
 pub mod wal;
+mod writequeue;
 
 pub use cursor::Cursor;
 pub use db::{Db, Why};
 pub use error::{Corruption, Error, FormatMismatch, IoFailure, Result};
-pub use options::Options;
+pub use fold::PurgeRequest;
+pub use maintain::Verified;
+pub use options::{Growth, Options, PageSourceKind};
+pub use recover::Recovered;
 pub use schema::{AppendKey, InstallId, Schema, TREES_MAX, TreeDef, TreeKind};
 pub use stats::Stats;
 pub use txn::WriteTxn;

@@ -16,6 +16,22 @@ pub const ALL: &[(&str, &str)] = &[
     ("wal-recycled-before-its-name-is-gone", "a released file is rewritten while its old name may come back"),
     ("wal-append-to-a-recovered-tail", "after a restart the log goes on in the segment that it found"),
     ("wal-recovered-tail-not-synced", "what is read at open is trusted without a sync"),
+    ("slot-before-data", "a commit slot is written before the pages it points at are synced"),
+    ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),
+    ("extent-reused-one-checkpoint-early", "a freed extent is written again one checkpoint too early"),
+    ("readers-not-asked", "a freed extent is written again under a reader"),
+    ("bitmap-in-place", "a region's bitmap is written over the version before it"),
+    ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
+    ("chosen-slot-not-synced", "recovery goes on before the slot it chose is durable"),
+    ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),
+    ("log-released-to-the-unconfirmed", "the log is released up to a checkpoint whose slot is not synced"),
+    ("created-without-directory-sync", "a new tree file's name is not made durable"),
+    ("created-in-place", "a new tree file is built under its own name"),
+    (
+        "meta-from-newest-commit",
+        "a slot takes its applied index from the newest commit, not from the overlay",
+    ),
+    ("write-after-failed-sync", "a failed sync does not stop later writes"),
 ];
 
 /// True if the mistake `name` is planted on this thread.

@@ -4,7 +4,7 @@
 //! Owns      the public snapshot of a store's figures.
 //! Never     decides anything.
 
-/// A store's figures at one moment.
+/// A store's figures at one moment. Counters count since the store was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -12,6 +12,25 @@ pub struct Stats {
     pub overlay_bytes: u64,
     /// Entries of both.
     pub overlay_entries: u64,
-    /// Commits since the store was opened.
     pub commits: u64,
+    pub checkpoints: u64,
+    /// The newest checkpoint, and the newest one whose slot is known to be durable.
+    pub checkpoint_seq: u64,
+    pub confirmed_seq: u64,
+    /// The oldest checkpoint that a reader holds; the newest one if no reader holds an older.
+    pub oldest_reader_seq: u64,
+    /// Size of the tree file, and its parts: used by the newest checkpoint, free, waiting for later
+    /// checkpoints or readers, and of the latter those that wait for readers alone.
+    pub file_bytes: u64,
+    pub used_bytes: u64,
+    pub free_bytes: u64,
+    pub pending_bytes: u64,
+    pub pinned_bytes: u64,
+    pub syncs: u64,
+    pub bytes_written: u64,
+    /// Nodes and blobs opened.
+    pub extents_read: u64,
+    /// Pages whose checksum was computed.
+    pub pages_verified: u64,
+    pub extents_allocated: u64,
 }

@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::checkpoint::Checkpoint;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::overlay::Overlay;
 use crate::schema::{TreeDef, TreeKind, Trees};
+use crate::tree::ValueRef;
 
 /// Number of a commit since the store was opened.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -45,7 +47,17 @@ pub(crate) struct Published {
     pub(crate) stamp: u64,
     pub(crate) meta: CommitMeta,
     pub(crate) active: Captured,
-    pub(crate) frozen: Option<Captured>,
+    pub(crate) frozen: Option<Frozen>,
+    pub(crate) checkpoint: Arc<Checkpoint>,
+}
+
+/// A frozen overlay and the commit that it ends with.
+#[derive(Clone)]
+pub(crate) struct Frozen {
+    pub(crate) captured: Captured,
+    pub(crate) seq: Seq,
+    pub(crate) stamp: u64,
+    pub(crate) meta: CommitMeta,
 }
 
 /// An overlay as far as it is published.
@@ -76,7 +88,7 @@ impl Captured {
 impl Published {
     /// The overlays, newest first.
     pub(crate) fn overlays(&self) -> impl Iterator<Item = &Captured> {
-        std::iter::once(&self.active).chain(&self.frozen)
+        std::iter::once(&self.active).chain(self.frozen.as_ref().map(|frozen| &frozen.captured))
     }
 
     pub(crate) fn get(&self, kind: TreeKind, place: usize, key: &[u8]) -> Result<Option<Value>> {
@@ -85,20 +97,22 @@ impl Published {
                 return Ok(found.map(Value::from));
             }
         }
-        Ok(None)
+        Ok(self.checkpoint.get(place, key)?.map(|value| Value::from_tree(value, &self.checkpoint)))
     }
 
     fn weight(&self, kind: TreeKind, place: usize, lo: Bound<&[u8]>, hi: Bound<&[u8]>) -> Result<(u64, u64)> {
         match kind {
             TreeKind::Append => {
-                let weight = self.overlays().map(|layer| layer.append_weight(place, lo, hi)).sum::<u64>();
-                Ok((weight, self.stamp))
+                let overlays = self.overlays().map(|layer| layer.append_weight(place, lo, hi)).sum::<u64>();
+                Ok((overlays + self.checkpoint.weight(place, lo, hi)?, self.stamp))
             }
             TreeKind::Ordered => {
-                // The frozen overlay cannot change, so the sum is true at the active overlay's stamp.
+                // Neither the tree nor the frozen overlay can change, so the sum is true at the active
+                // overlay's stamp.
+                let tree = self.checkpoint.weight(place, lo, hi)?;
                 let (active, stamp) = self.active.overlay.delta(place, lo, hi);
-                let frozen = self.frozen.as_ref().map_or(0, |layer| layer.overlay.delta(place, lo, hi).0);
-                let weight = 0_u64.checked_add_signed(active + frozen);
+                let frozen = self.frozen.as_ref().map_or(0, |f| f.captured.overlay.delta(place, lo, hi).0);
+                let weight = tree.checked_add_signed(active + frozen);
                 Ok((weight.expect("deltas never take more than the layers below have"), stamp))
             }
         }
@@ -180,6 +194,11 @@ pub struct Value(Held);
 #[derive(Clone)]
 enum Held {
     Memory(Bytes),
+    /// Bytes of the tree file, and the checkpoint that keeps their pages from being written again.
+    Tree {
+        value: ValueRef,
+        _checkpoint: Arc<Checkpoint>,
+    },
 }
 
 impl Value {
@@ -188,7 +207,12 @@ impl Value {
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Held::Memory(bytes) => bytes,
+            Held::Tree { value, .. } => Bytes::copy_from_slice(&value),
         }
+    }
+
+    pub(crate) fn from_tree(value: ValueRef, checkpoint: &Arc<Checkpoint>) -> Self {
+        Self(Held::Tree { value, _checkpoint: Arc::clone(checkpoint) })
     }
 }
 
@@ -204,6 +228,7 @@ impl Deref for Value {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Held::Memory(bytes) => bytes,
+            Held::Tree { value, .. } => value,
         }
     }
 }

@@ -3,8 +3,11 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_engine::io::{Budget, Progress};
+use cairn_engine::sim::SimVfs;
 use cairn_engine::{CommitMeta, Cursor, Db, InstallId, Options, TreeDef, TreeKind, View};
 
 fn one(_: &[u8], _: &[u8]) -> u64 {
@@ -15,8 +18,9 @@ const LOG: TreeDef = TreeDef { id: 1, name: "log", kind: TreeKind::Append, leaf_
 const MAP: TreeDef = TreeDef { id: 2, name: "map", kind: TreeKind::Ordered, leaf_pages: 1, weight: one };
 
 fn store() -> Db {
-    Db::create(Path::new("/nowhere"), const { &[LOG, MAP] }, InstallId(7), Options::default())
-        .expect("a new store")
+    let mut options = Options::default();
+    options.vfs = Arc::new(SimVfs::new());
+    Db::create(Path::new("/store"), const { &[LOG, MAP] }, InstallId(7), options).expect("a new store")
 }
 
 fn key(n: u64) -> [u8; 16] {
@@ -69,7 +73,9 @@ fn weight(view: &View) -> u64 {
 #[test]
 fn a_newer_layer_decides_and_its_tombstone_hides_the_older() {
     let db = store();
-    commit(&db, 1, "+a=1 +b=1 +c=1");
+    commit(&db, 0, "+a=0 +c=0 +e=0");
+    assert!(db.checkpoint().expect("makes a checkpoint"));
+    commit(&db, 1, "+a=1 +b=1 +c=1 -e");
     assert!(db.freeze().expect("freezes"));
     commit(&db, 2, "+b=2 -c +d=2");
     let view = db.view();
@@ -79,6 +85,12 @@ fn a_newer_layer_decides_and_its_tombstone_hides_the_older() {
     assert_eq!(view.get(&MAP, b"b").expect("reads").as_deref(), Some(&b"2"[..]));
     let part = view.weight(&MAP, Bound::Included(b"b"), Bound::Excluded(b"d")).expect("weighs");
     assert_eq!(part, (1, 2), "b alone, true at stamp 2");
+    while let Progress::More = db.checkpoint_step(Budget::bytes(1)).expect("goes on") {}
+    assert!(db.checkpoint().expect("makes a checkpoint"));
+    for view in [view, db.view()] {
+        assert_eq!(walk(view.cursor(&MAP)), "a=1 b=2 d=2");
+        assert_eq!(weight(&view), 3);
+    }
 }
 
 #[test]
@@ -88,6 +100,7 @@ fn a_view_is_a_snapshot_of_an_append_tree() {
     let before = db.view();
     commit(&db, 2, "");
     db.freeze().expect("freezes");
+    db.checkpoint().expect("makes a checkpoint");
     commit(&db, 3, "");
     assert_eq!((before.stamp(), db.view().stamp()), (1, 3));
     assert!(before.get(&LOG, &key(2)).expect("reads").is_none());

@@ -9,6 +9,8 @@
 pub mod blob;
 pub mod crc;
 pub mod node;
+pub mod slot;
+pub mod superblock;
 
 /// What decoding found wrong, and how far into the extent. The reader adds the file, the page and the tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

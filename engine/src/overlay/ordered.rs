@@ -92,8 +92,9 @@ impl OrderedMap {
         out.extend(cells.map(|(key, cell)| (key.clone(), cell.value.clone())));
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Cell)> {
-        self.cells.iter()
+    /// The cells from `from` on, in key order.
+    pub(crate) fn from(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&Bytes, &Cell)> {
+        self.cells.range::<[u8], _>((from, Bound::Unbounded))
     }
 }
 
@@ -116,7 +117,7 @@ pub(crate) struct DeltaRun {
 impl DeltaRun {
     pub(crate) fn new(map: &OrderedMap) -> Self {
         let mut sum = 0;
-        let changed = map.iter().filter(|(_, cell)| cell.delta != 0);
+        let changed = map.from(Bound::Unbounded).filter(|(_, cell)| cell.delta != 0);
         let sums = changed.map(|(key, cell)| {
             sum += cell.delta;
             (key.clone(), sum)

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The first and the next start: making a tree file, and finding the checkpoint to go on from.
+//!
+//! Owns      creation, the choice of a commit slot, and what has to be durable before anything is allocated.
+//! Holds     1. a new file has its name only once it is whole and durable;
+//!           2. the newest slot that is whole, fits the file, and whose roots verify is chosen; to fall back
+//!              past one whose roots do not verify is said;
+//!           3. the chosen slot is written again, every newer or broken one is zeroed, and both are synced
+//!              before anything else is written: a rejected slot would otherwise come back after the next
+//!              crash and point into pages that are in use again;
+//!           4. a read error is an error, never a reason to fall back.
+//! Never     looks at more of the trees than their roots, unless the space map is damaged.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoint::{Checkpoint, Checkpointer, Written, contexts, mapped};
+use crate::error::{Corruption, Error, FormatMismatch, Result};
+use crate::format::crc;
+use crate::format::slot::{self, Slot};
+use crate::format::superblock::{FORMAT, Refused, SUPERBLOCKS, Superblock};
+use crate::io::{FileLock, OpenHow};
+use crate::mutants::planted;
+use crate::options::Options;
+use crate::page::{PAGE_BYTES, PageId, TreeRoot};
+use crate::schema::{AppendKey, InstallId, TreeKind, Trees};
+use crate::space::{self, Loaded, Previous, Space};
+use crate::tree;
+use crate::treefile::TreeFile;
+use crate::view::CommitMeta;
+
+/// The tree file's name in the store's directory.
+const FILE_NAME: &str = "engine.db";
+
+/// Its name until it is whole.
+const TEMP_NAME: &str = "engine.db.tmp";
+
+/// Whoever has locked this file has the directory.
+const LOCK_NAME: &str = "LOCK";
+
+/// What opening a store found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// The checkpoint that the store goes on from.
+    pub slot_seq: u64,
+    /// A newer checkpoint was there and its roots did not verify.
+    pub fell_back: bool,
+    /// The space map was damaged and made anew from a walk over all trees.
+    pub space_map_rebuilt: bool,
+    /// What the newest commit in that checkpoint said about itself: the log goes on after it.
+    pub meta: CommitMeta,
+    pub stamp: u64,
+    pub install_id: InstallId,
+}
+
+/// A store as it comes up.
+pub(crate) struct Opened {
+    pub(crate) lock: Box<dyn FileLock>,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) last_keys: Vec<Option<AppendKey>>,
+    pub(crate) recovered: Recovered,
+}
+
+/// Makes a new, empty store in `dir`.
+pub(crate) fn create(dir: &Path, trees: &Trees, install: InstallId, options: &Options) -> Result<Opened> {
+    let vfs = &options.vfs;
+    vfs.create_dir(dir).map_err(|e| Error::io("create", dir, None, e))?;
+    let lock = lock(dir, options)?;
+    let (temp, path) = (dir.join(TEMP_NAME), dir.join(FILE_NAME));
+    if exists(&path, options)? {
+        return Err(Error::io("create", &path, None, std::io::ErrorKind::AlreadyExists.into()));
+    }
+    if exists(&temp, options)? {
+        vfs.remove(&temp).map_err(|e| Error::io("remove", &temp, None, e))?;
+    }
+    let building = if planted("created-in-place") { &path } else { &temp };
+    let handle =
+        vfs.open(building, OpenHow::CreateNew).map_err(|e| Error::io("create", building, None, e))?;
+    let file = TreeFile::new(handle, building);
+    let pages = options.growth.step_pages(0).max(space::FIRST_DATA);
+    file.reserve(0, pages)?;
+    let superblock = Superblock { uuid: uuid_of(install), install };
+    for copy in 0..SUPERBLOCKS {
+        file.write(PageId::new(copy), &[IoSlice::new(&superblock.encode())])?;
+    }
+    let mut space = Space::new(superblock.uuid);
+    space.grow(pages);
+    let slot = Slot {
+        seq: 1,
+        meta: CommitMeta::default(),
+        stamp: 0,
+        roots: trees.schema().iter().map(|tree| (tree.id, TreeRoot::EMPTY)).collect(),
+        high_water: space.high_water(),
+        map_digest: space.digest(),
+        previous_crc: 0,
+    };
+    file.write(slot::position(slot.seq), &[IoSlice::new(&slot.encode(superblock.uuid))])?;
+    file.sync()?;
+    if building != &path {
+        vfs.rename(&temp, &path).map_err(|e| Error::io("rename", &temp, None, e))?;
+    }
+    if !planted("created-without-directory-sync") {
+        vfs.sync_dir(dir).map_err(|e| Error::io("sync", dir, None, e))?;
+    }
+    open_locked(dir, trees, options, lock)
+}
+
+/// Opens the store in `dir`.
+pub(crate) fn open(dir: &Path, trees: &Trees, options: &Options) -> Result<Opened> {
+    let lock = lock(dir, options)?;
+    open_locked(dir, trees, options, lock)
+}
+
+/// The file's own number follows from the install id, which is drawn at random, so that the same input
+/// gives the same file.
+fn uuid_of(install: InstallId) -> u64 {
+    let mixed = (install.0 ^ install.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ mixed >> 31
+}
+
+fn lock(dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
+    let path = dir.join(LOCK_NAME);
+    options.vfs.lock(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { file: path },
+        _ => Error::io("lock", &path, None, e),
+    })
+}
+
+fn exists(path: &Path, options: &Options) -> Result<bool> {
+    options.vfs.exists(path).map_err(|e| Error::io("look for", path, None, e))
+}
+
+fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileLock>) -> Result<Opened> {
+    let path: PathBuf = dir.join(FILE_NAME);
+    let handle =
+        options.vfs.open(&path, OpenHow::ReadWrite).map_err(|e| Error::io("open", &path, None, e))?;
+    let file = Arc::new(TreeFile::new(handle, &path));
+    let pages = file.pages()?;
+    let (superblock, broken_twin) = read_superblock(&file, pages)?;
+    let ring = Ring::read(&file, superblock.uuid, pages)?;
+    let (chosen, fell_back) = ring.choose(&file, superblock.uuid)?;
+    let roots = match_schema(&file, trees, chosen)?;
+    let ctxs = contexts(trees, options, &file, superblock.uuid, chosen.seq);
+    let source = mapped(options, &file, pages)?;
+    let checkpoint = Arc::new(Checkpoint::new(chosen.seq, roots, ctxs, source));
+
+    let before = [1, 2].map(|n| ring.whole(chosen.seq.checked_sub(n)?).map(previous));
+    let Loaded { space, newer, rebuilt } = space::load(
+        superblock.uuid,
+        previous(chosen),
+        before,
+        pages,
+        |page, out| file.read(page, out),
+        || checkpoint.extents(trees.len()),
+    )?;
+
+    // From here on the file is written. The order inside one sync does not matter: each alone is harmless.
+    let zeros = vec![0; PAGE_BYTES];
+    let write = |page: PageId, bytes: &[u8]| file.write(page, &[IoSlice::new(bytes)]);
+    if let Some(twin) = broken_twin {
+        write(twin, &superblock.encode())?;
+    }
+    let chosen_bytes = chosen.encode(superblock.uuid);
+    write(slot::position(chosen.seq), &chosen_bytes)?;
+    if !planted("rejected-slot-kept") {
+        for page in ring.newer_or_broken(chosen.seq) {
+            write(page, &zeros)?;
+        }
+    }
+    for page in newer {
+        write(page, &zeros)?;
+    }
+    if !planted("chosen-slot-not-synced") {
+        file.sync()?;
+    }
+
+    let last_keys = last_keys(&checkpoint, trees)?;
+    let recovered = Recovered {
+        slot_seq: chosen.seq,
+        fell_back,
+        space_map_rebuilt: rebuilt,
+        meta: chosen.meta.clone(),
+        stamp: chosen.stamp,
+        install_id: superblock.install,
+    };
+    let checkpointer = Checkpointer {
+        uuid: superblock.uuid,
+        file,
+        space,
+        building: None,
+        retained: Vec::new(),
+        written: ring.written(chosen.seq, superblock.uuid),
+        confirmed: chosen.seq,
+        empty_in_a_row: 0,
+    };
+    Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered })
+}
+
+fn previous(slot: &Slot) -> Previous {
+    Previous { seq: slot.seq, high_water: slot.high_water, digest: slot.map_digest }
+}
+
+/// The superblock, and the twin of it that has to be written again.
+fn read_superblock(file: &TreeFile, pages: u64) -> Result<(Superblock, Option<PageId>)> {
+    if pages < space::FIRST_DATA {
+        let what = "a tree file has at least its superblocks, slots and first bitmaps";
+        return Err(Corruption::new(file.path(), what).mismatch(space::FIRST_DATA, pages).into());
+    }
+    let mut found = None;
+    let mut broken = None;
+    let mut refused = None;
+    for at in (0..SUPERBLOCKS).map(PageId::new) {
+        match Superblock::decode(&read_page(file, at)?) {
+            Ok(superblock) => found = found.or(Some(superblock)),
+            Err(why) => {
+                broken = Some(at);
+                // What a whole page says of itself outweighs what is wrong with its twin.
+                let whole = !matches!(why, Refused::NotOurs | Refused::Damaged { .. });
+                if whole {
+                    return Err(refuse(file, at, why));
+                }
+                refused = refused.or(Some((at, why)));
+            }
+        }
+    }
+    match (found, refused) {
+        (Some(superblock), _) => Ok((superblock, broken)),
+        (None, Some((at, why))) => Err(refuse(file, at, why)),
+        (None, None) => unreachable!("each twin is found or refused"),
+    }
+}
+
+fn refuse(file: &TreeFile, at: PageId, why: Refused) -> Error {
+    let mismatch = |what: &str, found: String, supported: String| {
+        let file = file.path().to_path_buf();
+        Error::from(FormatMismatch { file, what: what.into(), found, supported })
+    };
+    match why {
+        Refused::NotOurs => Corruption::new(file.path(), "magic of the superblock").page(at.get()).into(),
+        Refused::Damaged { expected, found } => Corruption::new(file.path(), "checksum of the superblock")
+            .page(at.get())
+            .mismatch(format_args!("{expected:#010x}"), format_args!("{found:#010x}"))
+            .into(),
+        Refused::Format(format) => mismatch("format", format.to_string(), FORMAT.to_string()),
+        Refused::Flags(flags) => {
+            mismatch("required feature flags", format!("{flags:#x}"), "none of them".into())
+        }
+        Refused::PageBytes(bytes) => mismatch("page size", bytes.to_string(), PAGE_BYTES.to_string()),
+    }
+}
+
+fn read_page(file: &TreeFile, at: PageId) -> Result<[u8; PAGE_BYTES]> {
+    let mut page = [0; PAGE_BYTES];
+    file.read(at, &mut page)?;
+    Ok(page)
+}
+
+/// The four positions of the ring.
+struct Ring {
+    positions: Vec<Position>,
+}
+
+struct Position {
+    page: PageId,
+    /// A whole slot that fits the file.
+    slot: Option<Slot>,
+    crc: u32,
+    blank: bool,
+}
+
+impl Ring {
+    fn read(file: &TreeFile, uuid: u64, pages: u64) -> Result<Ring> {
+        let mut positions = Vec::new();
+        for at in slot::positions() {
+            let page = read_page(file, at)?;
+            let slot = Slot::decode(&page, uuid, at).filter(|slot| slot.high_water <= pages);
+            let blank = page.iter().all(|byte| *byte == 0);
+            positions.push(Position { page: at, slot, crc: slot::crc(&page), blank });
+        }
+        Ok(Ring { positions })
+    }
+
+    fn whole(&self, seq: u64) -> Option<&Slot> {
+        self.positions.iter().filter_map(|at| at.slot.as_ref()).find(|slot| slot.seq == seq)
+    }
+
+    fn crc(&self, seq: u64) -> Option<u32> {
+        let mut positions = self.positions.iter();
+        positions.find(|at| at.slot.as_ref().is_some_and(|slot| slot.seq == seq)).map(|at| at.crc)
+    }
+
+    /// The newest slot whose roots verify, and whether a newer one's did not.
+    fn choose(&self, file: &TreeFile, uuid: u64) -> Result<(&Slot, bool)> {
+        let mut slots: Vec<&Slot> = self.positions.iter().filter_map(|at| at.slot.as_ref()).collect();
+        slots.sort_by_key(|slot| std::cmp::Reverse(slot.seq));
+        let mut damage = None;
+        for slot in slots {
+            let chained = self.crc(slot.seq - 1).is_none_or(|crc| crc == slot.previous_crc);
+            match if chained { check_roots(file, uuid, slot)? } else { Some(self.unchained(file, slot)) } {
+                None => return Ok((slot, damage.is_some())),
+                Some(found) => damage = damage.or(Some(found)),
+            }
+        }
+        let none = || Corruption::new(file.path(), "commit slots: none of the four is whole");
+        Err(damage.unwrap_or_else(none).into())
+    }
+
+    /// A slot that follows another one than the one that is there belongs to a history that is no more.
+    fn unchained(&self, file: &TreeFile, slot: &Slot) -> Corruption {
+        let before = self.crc(slot.seq - 1).unwrap_or_default();
+        Corruption::new(file.path(), format!("checksum of the slot before {}", slot.seq))
+            .page(slot::position(slot.seq).get())
+            .mismatch(format_args!("{:#010x}", slot.previous_crc), format_args!("{before:#010x}"))
+    }
+
+    fn newer_or_broken(&self, chosen: u64) -> impl Iterator<Item = PageId> {
+        let bad = self.positions.iter().filter(move |at| match &at.slot {
+            Some(slot) => slot.seq > chosen,
+            None => !at.blank,
+        });
+        bad.map(|at| at.page)
+    }
+
+    /// The slots up to the chosen one, oldest first.
+    fn written(&self, chosen: u64, uuid: u64) -> VecDeque<Written> {
+        let whole = self.positions.iter().filter_map(|at| at.slot.as_ref()).filter(|slot| slot.seq <= chosen);
+        let mut written: Vec<Written> = whole
+            .map(|slot| Written {
+                seq: slot.seq,
+                applied: slot.meta.applied_index,
+                crc: slot::crc(&slot.encode(uuid)),
+            })
+            .collect();
+        written.sort_by_key(|written| written.seq);
+        written.into()
+    }
+}
+
+/// Compares the header page of each root with what the slot says of it.
+fn check_roots(file: &TreeFile, uuid: u64, slot: &Slot) -> Result<Option<Corruption>> {
+    for (id, root) in &slot.roots {
+        let Some(ptr) = &root.ptr else { continue };
+        let damage = |what: &str| Corruption::new(file.path(), what).page(ptr.page.get()).tree(id);
+        if ptr.page.get() + u64::from(ptr.npages) > slot.high_water {
+            return Ok(Some(damage("root beyond the end of what is used")));
+        }
+        let page = read_page(file, ptr.page)?;
+        let sum = crc::header_page(crc::salt(uuid, ptr.page, ptr.birth), &page);
+        if sum != ptr.crc {
+            let what = damage("checksum of a root");
+            return Ok(Some(what.mismatch(format_args!("{:#010x}", ptr.crc), format_args!("{sum:#010x}"))));
+        }
+    }
+    Ok(None)
+}
+
+/// The roots in the order of the schema. A tree that the slot does not know is new and empty.
+fn match_schema(file: &TreeFile, trees: &Trees, slot: &Slot) -> Result<Vec<TreeRoot>> {
+    let known = |id: &u8| trees.schema().iter().any(|tree| tree.id == *id);
+    if let Some((id, _)) = slot.roots.iter().find(|(id, _)| !known(id)) {
+        let ids: Vec<String> = trees.schema().iter().map(|tree| tree.id.to_string()).collect();
+        let (found, supported) = (id.to_string(), ids.join(", "));
+        let file = file.path().to_path_buf();
+        return Err(FormatMismatch { file, what: "tree".into(), found, supported }.into());
+    }
+    let root =
+        |id: u8| slot.roots.iter().find(|(known, _)| *known == id).map_or(TreeRoot::EMPTY, |(_, root)| *root);
+    Ok(trees.schema().iter().map(|tree| root(tree.id)).collect())
+}
+
+fn last_keys(checkpoint: &Checkpoint, trees: &Trees) -> Result<Vec<Option<AppendKey>>> {
+    let mut keys = Vec::new();
+    for (place, tree) in trees.schema().iter().enumerate() {
+        let mut last = None;
+        if tree.kind == TreeKind::Append {
+            let mut cursor = checkpoint.cursor(place);
+            cursor.seek_last()?;
+            last = cursor.prev()?.and_then(|entry| entry.key().first_chunk().copied());
+        }
+        keys.push(last);
+    }
+    Ok(keys)
+}
+
+impl Checkpoint {
+    /// All extents that the first `trees` trees reach, each checked.
+    pub(crate) fn extents(&self, trees: usize) -> Result<Vec<(u64, u64)>> {
+        let mut extents = Vec::new();
+        for place in 0..trees {
+            let mut see = |extent: &tree::Extent| extents.push((extent.page.get(), extent.npages.into()));
+            tree::verify(self.source(), self.ctx(place), &self.roots[place], &mut see)?;
+        }
+        Ok(extents)
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The open tree file: every read, write and sync of it, counted, and the end of it after a failure.
+//!
+//! Owns      the file's handle, the one flag that says whether it may still be written, the bits of pages
+//!           that passed their checksum.
+//! Holds     1. after a failed write or sync nothing is written or synced again (invariant I6);
+//!           2. a page's verified bit is cleared before the page is written, never after.
+//! Never     knows which page is what.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::io::{MapView, VFile};
+use crate::mutants::planted;
+use crate::page::{PAGE_BYTES, PageBuf, PageId, PageSource};
+
+/// How often a failed read is tried before it counts.
+const READS_MAX: u32 = 3;
+
+/// What was done to a tree file since it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) extents_read: AtomicU64,
+    pub(crate) pages_verified: AtomicU64,
+    pub(crate) extents_allocated: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+#[derive(Debug)]
+pub(crate) struct TreeFile {
+    file: Arc<dyn VFile>,
+    path: Arc<Path>,
+    poisoned: AtomicBool,
+    verified: VerifiedBits,
+    pub(crate) counters: Counters,
+}
+
+impl TreeFile {
+    pub(crate) fn new(file: Arc<dyn VFile>, path: &Path) -> Self {
+        Self {
+            file,
+            path: Arc::from(path),
+            poisoned: AtomicBool::new(false),
+            verified: VerifiedBits::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// # Errors
+    /// [`Error::Poisoned`] after any failed write or sync.
+    pub(crate) fn healthy(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Error::Poisoned { file: PathBuf::from(&*self.path) });
+        }
+        Ok(())
+    }
+
+    /// Reads from `first` until `out` is full. A failed read is tried again: it is never taken for damage.
+    pub(crate) fn read(&self, first: PageId, out: &mut [u8]) -> Result<()> {
+        let offset = first.byte_offset();
+        let mut tries = 1;
+        loop {
+            match self.file.read_at(out, offset) {
+                Ok(()) => return Ok(()),
+                Err(source) if tries == READS_MAX => {
+                    return Err(Error::io("read", &self.path, Some(offset), source));
+                }
+                Err(_) => tries += 1,
+            }
+        }
+    }
+
+    /// Writes whole pages from `first` on.
+    pub(crate) fn write(&self, first: PageId, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.healthy()?;
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        self.forget(first, bytes.div_ceil(PAGE_BYTES as u64));
+        let offset = first.byte_offset();
+        count(&self.counters.bytes_written, bytes);
+        self.file.write_at(parts, offset).map_err(|source| self.fatal("write", Some(offset), source))
+    }
+
+    /// The pages are to be written anew: whatever passed its checksum there no longer counts.
+    pub(crate) fn forget(&self, first: PageId, npages: u64) {
+        for page in first.get()..first.get() + npages {
+            self.verified.clear(page);
+        }
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.healthy()?;
+        count(&self.counters.syncs, 1);
+        self.file.sync_data().map_err(|source| self.fatal("sync", None, source))
+    }
+
+    /// Reserves room for the pages from `from` to `to`. A full disk is an answer and ends nothing: no byte
+    /// was written.
+    pub(crate) fn reserve(&self, from: u64, to: u64) -> Result<()> {
+        self.healthy()?;
+        let (from, bytes) = (from * PAGE_BYTES as u64, (to - from) * PAGE_BYTES as u64);
+        match self.file.allocate(from, bytes) {
+            Ok(()) => Ok(()),
+            Err(source) => match Error::io("allocate", &self.path, Some(from), source) {
+                full @ Error::NoSpace { .. } => Err(full),
+                other => {
+                    self.poisoned.store(true, Ordering::Release);
+                    Err(other)
+                }
+            },
+        }
+    }
+
+    /// Cuts the file to `pages`.
+    pub(crate) fn cut(&self, pages: u64) -> Result<()> {
+        self.healthy()?;
+        let len = pages * PAGE_BYTES as u64;
+        self.file.set_len(len).map_err(|source| self.fatal("cut", Some(len), source))
+    }
+
+    /// Whole pages that the file has.
+    pub(crate) fn pages(&self) -> Result<u64> {
+        let len = self.file.size().map_err(|source| Error::io("measure", &self.path, None, source))?;
+        Ok(len / PAGE_BYTES as u64)
+    }
+
+    /// A map of the file with `reserve` bytes of addresses; `None` where this kind of file has none.
+    pub(crate) fn map(&self, reserve: u64) -> Result<Option<MapView>> {
+        self.file.map(reserve).map_err(|source| Error::io("map", &self.path, None, source))
+    }
+
+    /// The error of a failed write or sync, after which there are no others.
+    fn fatal(&self, op: &'static str, offset: Option<u64>, source: std::io::Error) -> Error {
+        self.poisoned.store(!planted("write-after-failed-sync"), Ordering::Release);
+        Error::io(op, &self.path, offset, source)
+    }
+}
+
+/// How a checkpoint's pages are read: through a map as far as it reaches, else by reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    file: Arc<TreeFile>,
+    map: Option<MapView>,
+}
+
+impl Source {
+    pub(crate) fn new(file: Arc<TreeFile>, map: Option<MapView>) -> Self {
+        Self { file, map }
+    }
+
+    pub(crate) fn file(&self) -> &Arc<TreeFile> {
+        &self.file
+    }
+
+    /// Addresses that the map has, if there is one.
+    pub(crate) fn mapped(&self) -> Option<u64> {
+        self.map.as_ref().map(MapView::reserved)
+    }
+
+    fn map_of(&self, first: PageId, npages: u32) -> Option<&MapView> {
+        let end = first.byte_offset() + u64::from(npages) * PAGE_BYTES as u64;
+        self.map.as_ref().filter(|map| end <= map.reserved())
+    }
+}
+
+impl PageSource for Source {
+    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
+        count(&self.file.counters.extents_read, 1);
+        let bytes = npages as usize * PAGE_BYTES;
+        if let Some(map) = self.map_of(first, npages) {
+            return Ok(Bytes::from_owner(map.slice(first.byte_offset(), bytes)).into());
+        }
+        let mut buf = vec![0; bytes];
+        self.file.read(first, &mut buf)?;
+        Ok(buf.into())
+    }
+
+    fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {
+        let Some(map) = self.map_of(first, npages) else { return Ok(()) };
+        let offset = first.byte_offset();
+        let mut tries = 1;
+        loop {
+            match map.probe(offset, npages as usize * PAGE_BYTES) {
+                Ok(()) => return Ok(()),
+                Err(source) if tries == READS_MAX => {
+                    return Err(Error::io("read", &self.file.path, Some(offset), source));
+                }
+                Err(_) => tries += 1,
+            }
+        }
+    }
+
+    fn is_verified(&self, page: PageId) -> bool {
+        self.map_of(page, 1).is_some() && self.file.verified.get(page.get())
+    }
+
+    fn set_verified(&self, page: PageId) {
+        count(&self.file.counters.pages_verified, 1);
+        self.file.verified.set(page.get());
+    }
+}
+
+/// One bit a page: it passed its checksum since it was last written. Grows with the file, never moves.
+struct VerifiedBits(Box<[OnceLock<Shelf>]>);
+
+type Chunk = Box<[AtomicU64]>;
+type Shelf = Box<[OnceLock<Chunk>]>;
+
+const CHUNK_WORDS: u64 = 512;
+const CHUNK_PAGES: u64 = CHUNK_WORDS * 64;
+const SHELF: u64 = 4096;
+
+impl VerifiedBits {
+    fn new() -> Self {
+        Self((0..=PageId::MAX.get() / CHUNK_PAGES / SHELF).map(|_| OnceLock::new()).collect())
+    }
+
+    fn chunk(&self, page: u64) -> Option<&Chunk> {
+        self.0[(page / CHUNK_PAGES / SHELF) as usize].get()?[(page / CHUNK_PAGES % SHELF) as usize].get()
+    }
+
+    fn word_and_bit(page: u64) -> (usize, u64) {
+        ((page / 64 % CHUNK_WORDS) as usize, 1 << (page % 64))
+    }
+
+    fn get(&self, page: u64) -> bool {
+        let (word, bit) = Self::word_and_bit(page);
+        self.chunk(page).is_some_and(|chunk| chunk[word].load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn set(&self, page: u64) {
+        let shelf = self.0[(page / CHUNK_PAGES / SHELF) as usize]
+            .get_or_init(|| (0..SHELF).map(|_| OnceLock::new()).collect());
+        let chunk = shelf[(page / CHUNK_PAGES % SHELF) as usize]
+            .get_or_init(|| (0..CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect());
+        let (word, bit) = Self::word_and_bit(page);
+        chunk[word].fetch_or(bit, Ordering::Relaxed);
+    }
+
+    fn clear(&self, page: u64) {
+        let (word, bit) = Self::word_and_bit(page);
+        if let Some(chunk) = self.chunk(page) {
+            chunk[word].fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for VerifiedBits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("VerifiedBits")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verified_bits_reach_to_the_last_page_there_can_be() {
+        let bits = VerifiedBits::new();
+        for page in [0, 63, 64, CHUNK_PAGES, CHUNK_PAGES * SHELF, PageId::MAX.get()] {
+            assert!(!bits.get(page));
+            bits.clear(page);
+            bits.set(page);
+            assert!(bits.get(page) && !bits.get(page ^ 1));
+            bits.clear(page);
+            assert!(!bits.get(page));
+        }
+    }
+}

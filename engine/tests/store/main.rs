@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of the whole store: against a model, over crashes, failures and rot.
+
+mod model;
+mod random;
