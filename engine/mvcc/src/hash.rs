@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HashKV: etcd's hash of the revisions, to the bit, and the hashes that compactions leave behind.
+//!
+//! Owns      the scan that computes one, and the newest ten that are remembered.
+//! Holds     1. a hash depends on logical state alone: how far a purge has come does not show;
+//!           2. memory is bounded: what is superseded is gathered a window of revisions at a time.
+//! Never     holds anything but a view: the append trees are read as they were when the scan began.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Mutex;
+
+use cairn_engine::{Error, Result, View};
+
+use crate::index::{self, Snapshot, entry_of, revision_of};
+use crate::kv::Record;
+use crate::meta::NEVER_COMPACTED;
+use crate::ops::KeyRange;
+use crate::outcome::{OpError, Revision};
+use crate::read::Reader;
+use crate::store::damaged;
+use crate::trees::{HIST, REV};
+
+/// Hashes of compactions that are remembered.
+pub const HASHES_MAX: usize = 10;
+
+/// Above this many live bytes a compaction leaves no hash: it would read the whole store each time.
+pub const HASHED_STORE_BYTES_MAX: i64 = 256 << 20;
+
+/// Superseded revisions that are gathered at a time.
+const WINDOW: usize = 1 << 20;
+
+/// What every hash begins with: the bucket's name.
+const SEED: &[u8] = b"key";
+
+/// A hash, and what it is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HashDone {
+    /// The store's revision when it was asked.
+    pub revision: i64,
+    pub hash: u32,
+    /// The compact revision that the hash takes into account; -1 for none.
+    pub compact_revision: i64,
+    /// The revision up to which was hashed.
+    pub hash_revision: i64,
+}
+
+/// The remembered hashes, by the revision they are of.
+#[derive(Debug, Default)]
+pub(crate) struct Hashes(Mutex<BTreeMap<i64, HashDone>>);
+
+impl Hashes {
+    fn get(&self, revision: i64) -> Option<HashDone> {
+        self.0.lock().expect("no one panics while looking up a hash").get(&revision).copied()
+    }
+
+    pub(crate) fn remember(&self, done: HashDone) {
+        let mut hashes = self.0.lock().expect("no one panics while storing a hash");
+        hashes.insert(done.hash_revision, done);
+        while hashes.len() > HASHES_MAX {
+            hashes.pop_first();
+        }
+    }
+}
+
+impl Reader {
+    /// The hash of all revisions up to `revision`, zero for the current one. Reads the whole store; see
+    /// [`hash_scan`](Reader::hash_scan) to do it in slices.
+    ///
+    /// # Errors
+    /// [`OpError::FutureRevision`]; [`OpError::Compacted`] below the compact revision, unless that
+    /// compaction's hash is remembered.
+    pub fn hash_kv(&self, revision: i64) -> Result<HashDone, OpError> {
+        let mut scan = self.hash_scan(revision)?;
+        loop {
+            if let Some(done) = scan.step(usize::MAX)? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// As [`hash_kv`](Reader::hash_kv), to be driven by its caller.
+    pub fn hash_scan(&self, revision: i64) -> Result<HashScan, OpError> {
+        if let Some(done) = self.shared.hashes.get(revision) {
+            let revision = self.revision()?;
+            return Ok(HashScan::known(HashDone { revision, ..done }));
+        }
+        // Below zero nothing is hashed, and nothing is compacted either.
+        let reading = self.read_at(revision)?;
+        let at = if revision == 0 { reading.meta.revision } else { revision };
+        let compact = reading.meta.compact;
+        let live = at < 0 || is_any_live(&reading.snapshot, at)?;
+        let current = reading.meta.revision;
+        let view = reading.snapshot.view.clone();
+        reading.intact(HashScan::new(view, compact, at, current, live))
+    }
+}
+
+/// Whether any key is there at `at`.
+pub(crate) fn is_any_live(snapshot: &Snapshot<'_>, at: i64) -> Result<bool> {
+    let all = KeyRange::all();
+    let count = index::count(snapshot, &all, std::ops::Bound::Unbounded, Revision::end_of(at))?;
+    Ok(count > 0)
+}
+
+/// A hash while it is computed.
+pub struct HashScan {
+    view: Option<View>,
+    done: HashDone,
+    /// Revisions at or below the compact one count if they are live at this one: the hashed one, but
+    /// where no key is live there, the compact one itself, which is what a purge leaves (HASH-7).
+    horizon: i64,
+    phase: Phase,
+    /// Revisions up to this one have their superseded ones gathered.
+    gathered: Revision,
+    superseded: Vec<Revision>,
+}
+
+enum Phase {
+    /// Gathering what is superseded after `gathered`, from this entry of `hist` on; largest first.
+    Gather(Revision, BinaryHeap<Revision>),
+    /// Hashing, from this record on.
+    Sum(Revision),
+    Done,
+}
+
+impl HashScan {
+    pub(crate) fn new(view: View, compact: i64, at: i64, current: i64, any_live: bool) -> HashScan {
+        let done = HashDone {
+            revision: current,
+            hash: crc32c::crc32c(SEED),
+            compact_revision: compact,
+            hash_revision: at,
+        };
+        let phase = if compact > 0 {
+            Phase::Gather(Revision::default(), BinaryHeap::new())
+        } else {
+            Phase::Sum(Revision::default())
+        };
+        HashScan {
+            view: Some(view),
+            done,
+            horizon: if any_live { at } else { compact },
+            phase,
+            gathered: Revision::default(),
+            superseded: Vec::new(),
+        }
+    }
+
+    fn known(done: HashDone) -> HashScan {
+        let (gathered, superseded) = (Revision::default(), Vec::new());
+        HashScan { view: None, done, horizon: done.hash_revision, phase: Phase::Done, gathered, superseded }
+    }
+
+    /// Looks at up to `entries` more entries; the hash once it is complete.
+    pub fn step(&mut self, entries: usize) -> Result<Option<HashDone>> {
+        let Some(view) = &self.view else { return Ok(Some(self.done)) };
+        let view = view.clone();
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Gather(from, gathered) => self.gather(&view, from, gathered, entries)?,
+            Phase::Sum(from) => self.sum(&view, from, entries)?,
+            Phase::Done => {}
+        }
+        if matches!(self.phase, Phase::Done) {
+            self.view = None;
+            return Ok(Some(self.done));
+        }
+        Ok(None)
+    }
+
+    /// Gathers the revisions at or below the compact one that a later change up to the horizon has
+    /// superseded, the lowest ones above those gathered before.
+    fn gather(
+        &mut self,
+        view: &View,
+        from: Revision,
+        mut lowest: BinaryHeap<Revision>,
+        entries: usize,
+    ) -> Result<()> {
+        let compact = Revision::end_of(self.done.compact_revision);
+        let mut cursor = view.cursor(&HIST);
+        cursor.seek(&from.to_key());
+        let mut seen = 0;
+        while let Some((key, value)) = cursor.next()? {
+            let revision = revision_of("hist", key)?;
+            if revision.main > self.horizon {
+                break;
+            }
+            if seen == entries {
+                self.phase = Phase::Gather(revision, lowest);
+                return Ok(());
+            }
+            seen += 1;
+            let entry = entry_of(revision, value)?;
+            let prev = entry.prev.filter(|&prev| !entry.creates() && prev > self.gathered && prev <= compact);
+            lowest.extend(prev);
+            if lowest.len() > WINDOW {
+                lowest.pop();
+            }
+        }
+        let from = self.gathered;
+        self.gathered = if lowest.len() < WINDOW { compact } else { *lowest.peek().expect("it is full") };
+        self.superseded = lowest.into_sorted_vec();
+        self.phase = Phase::Sum(Revision::new(from.main, from.sub + i64::from(from.main > 0)));
+        Ok(())
+    }
+
+    fn sum(&mut self, view: &View, from: Revision, entries: usize) -> Result<()> {
+        let HashDone { compact_revision: compact, hash_revision: until, .. } = self.done;
+        let mut cursor = view.cursor(&REV);
+        cursor.seek(&from.to_key());
+        let mut superseded = self.superseded.iter().copied().skip_while(|&s| s < from).peekable();
+        let mut seen = 0;
+        while let Some((key, value)) = cursor.next()? {
+            let revision = revision_of("rev", key)?;
+            if revision.main > until {
+                break;
+            }
+            if seen == entries {
+                self.phase = Phase::Sum(revision);
+                return Ok(());
+            }
+            seen += 1;
+            let filtered = revision.main <= compact;
+            if filtered && revision > self.gathered {
+                self.phase = Phase::Gather(Revision::default(), BinaryHeap::new());
+                return Ok(());
+            }
+            let record = Record::new(value.clone());
+            let record = record.ok_or_else(|| damaged("rev", format!("record of revision {revision}")))?;
+            let tombstone = record.is_tombstone();
+            if tombstone && filtered {
+                continue;
+            }
+            if filtered {
+                while superseded.next_if(|&s| s < revision).is_some() {}
+                if superseded.next_if_eq(&revision).is_some() {
+                    continue;
+                }
+            }
+            self.done.hash = add(self.done.hash, revision, tombstone, hashed(&record, revision)?);
+        }
+        Ok(())
+    }
+}
+
+fn hashed(record: &Record, revision: Revision) -> Result<&[u8]> {
+    record.hashed().ok_or_else(|| Error::from(damaged("rev", format!("record of revision {revision}"))))
+}
+
+/// Adds an entry as etcd's file has it: the revision as key, a mark on tombstones, and the message.
+fn add(hash: u32, revision: Revision, tombstone: bool, message: &[u8]) -> u32 {
+    let mut key = [0; 18];
+    key[..8].copy_from_slice(&revision.main.to_be_bytes());
+    key[8] = b'_';
+    key[9..17].copy_from_slice(&revision.sub.to_be_bytes());
+    key[17] = b't';
+    let key = if tombstone { &key[..] } else { &key[..17] };
+    crc32c::crc32c_append(crc32c::crc32c_append(hash, key), message)
+}
+
+/// The hash that a compaction at `compact`, after one at `prev`, leaves behind. A tombstone at `compact`
+/// counts as live here.
+pub(crate) fn compaction_scan(
+    snapshot: &Snapshot<'_>,
+    prev: i64,
+    compact: i64,
+    current: i64,
+) -> Result<HashScan> {
+    let prev = prev.max(NEVER_COMPACTED);
+    let live = is_any_live(snapshot, compact)? || is_tombstone_at(&snapshot.view, compact)?;
+    Ok(HashScan::new(snapshot.view.clone(), prev, compact, current, live))
+}
+
+/// Whether a delete at main revision `main` is the last change of its key there.
+fn is_tombstone_at(view: &View, main: i64) -> Result<bool> {
+    let mut cursor = view.cursor(&HIST);
+    cursor.seek(&Revision::new(main.max(0), 0).to_key());
+    let mut last = BTreeMap::new();
+    while let Some((key, value)) = cursor.next()? {
+        let revision = revision_of("hist", key)?;
+        if revision.main > main {
+            break;
+        }
+        let entry = entry_of(revision, value)?;
+        last.insert(entry.key.to_vec(), entry.delete);
+    }
+    Ok(last.into_values().any(|delete| delete))
+}

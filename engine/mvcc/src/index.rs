@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading the key index: which revision of a key is seen from where, in what order, and how many there are.
+//!
+//! Owns      the walk over an interval of keys at a revision, the links into `hist`, and the counts.
+//! Holds     1. an index cell may be newer than the view it is read through, so every cell is resolved at
+//!              an explicit revision;
+//!           2. a count is the index's weight less what `hist` shows to have happened since, or a walk,
+//!              whichever is shorter; both give the same number.
+//! Never     reads a value but to learn what an old revision's cell no longer says.
+
+use std::ops::Bound;
+
+use cairn_engine::{Cursor, Db, Error, Result, TreeDef, Value, View, WriteTxn};
+
+use crate::cell::{Cell, Life, Seen};
+use crate::hist;
+use crate::kv::Record;
+use crate::ops::{KeyRange, RangeEnd};
+use crate::outcome::Revision;
+use crate::store::damaged;
+use crate::trees::{HIST, IDX, REV};
+
+/// Something that the trees can be read through.
+pub(crate) trait Trees {
+    fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>>;
+    fn cursor(&self, tree: &TreeDef) -> Cursor<'_>;
+}
+
+/// The one writer sees its own writes.
+impl Trees for WriteTxn<'_> {
+    fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>> {
+        WriteTxn::get(self, tree, key)
+    }
+
+    fn cursor(&self, tree: &TreeDef) -> Cursor<'_> {
+        WriteTxn::cursor(self, tree)
+    }
+}
+
+/// A reader's view, and the store to look for links that are newer than it.
+pub(crate) struct Snapshot<'a> {
+    pub(crate) db: &'a Db,
+    pub(crate) view: View,
+}
+
+impl Trees for Snapshot<'_> {
+    fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>> {
+        match self.view.get(tree, key)? {
+            None if tree.id == HIST.id => self.db.view().get(tree, key),
+            found => Ok(found),
+        }
+    }
+
+    fn cursor(&self, tree: &TreeDef) -> Cursor<'_> {
+        self.view.cursor(tree)
+    }
+}
+
+/// A key's revision as it is seen at some revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) revision: Revision,
+    /// Known if this is the key's newest revision.
+    pub(crate) life: Option<Life>,
+}
+
+pub(crate) fn cell_of(bytes: &[u8]) -> Result<Cell<'_>> {
+    Cell::decode(bytes).ok_or_else(|| damaged("idx", "cell of a key").into())
+}
+
+pub(crate) fn record_at<T: Trees>(trees: &T, revision: Revision) -> Result<Record> {
+    trees
+        .get(&REV, &revision.to_key())?
+        .and_then(Record::new)
+        .ok_or_else(|| Error::from(damaged("rev", format!("record of revision {revision}"))))
+}
+
+pub(crate) fn entry_of(at: Revision, bytes: &[u8]) -> Result<hist::Entry<'_>> {
+    hist::Entry::decode(at, bytes)
+        .ok_or_else(|| Error::from(damaged("hist", format!("entry of revision {at}"))))
+}
+
+pub(crate) fn revision_of(tree: &'static str, key: &[u8]) -> Result<Revision> {
+    Revision::from_key(key).ok_or_else(|| damaged(tree, "key of a revision").into())
+}
+
+/// Which revision of a cell's key is seen at `at`.
+pub(crate) fn resolve<T: Trees>(trees: &T, cell: &Cell<'_>, at: Revision) -> Result<Option<Found>> {
+    let seen = cell.seen(at).ok_or_else(|| Error::from(damaged("idx", "older revisions of a key")))?;
+    match seen {
+        Seen::Absent => Ok(None),
+        Seen::Newest(life) => Ok(Some(Found { revision: cell.newest, life: Some(life) })),
+        Seen::Older(revision) => Ok(Some(Found { revision, life: None })),
+        Seen::Before(oldest) => Ok(follow(trees, oldest, at)?.map(|revision| Found { revision, life: None })),
+    }
+}
+
+/// The newest change of a key at or before `at` that is not a tombstone, by the links from `newer`.
+fn follow<T: Trees>(trees: &T, mut newer: Revision, at: Revision) -> Result<Option<Revision>> {
+    loop {
+        // Entries above the compact revision stay, and a reader is at or above it.
+        let value = trees.get(&HIST, &newer.to_key())?;
+        let value = value.ok_or_else(|| damaged("hist", format!("no entry of revision {newer}")))?;
+        let entry = entry_of(newer, &value)?;
+        match entry.prev {
+            None => return Ok(None),
+            Some(prev) if prev <= at => return Ok((!entry.creates()).then_some(prev)),
+            Some(prev) => newer = prev,
+        }
+    }
+}
+
+/// What is seen of one key at `at`.
+pub(crate) fn find<T: Trees>(trees: &T, key: &[u8], at: Revision) -> Result<Option<Found>> {
+    match trees.get(&IDX, key)? {
+        None => Ok(None),
+        Some(bytes) => resolve(trees, &cell_of(&bytes)?, at),
+    }
+}
+
+/// Keys of an interval that are there at a revision, in order, from either end.
+pub(crate) struct Walk<'a, T> {
+    trees: &'a T,
+    cursor: Cursor<'a>,
+    keys: &'a KeyRange,
+    at: Revision,
+    key: Vec<u8>,
+}
+
+impl<'a, T: Trees> Walk<'a, T> {
+    fn new(trees: &'a T, keys: &'a KeyRange, at: Revision) -> Self {
+        Walk { trees, cursor: trees.cursor(&IDX), keys, at, key: Vec::new() }
+    }
+
+    /// Before the first key of the interval.
+    pub(crate) fn forward(trees: &'a T, keys: &'a KeyRange, at: Revision) -> Self {
+        let mut walk = Walk::new(trees, keys, at);
+        walk.cursor.seek(&keys.key);
+        walk
+    }
+
+    /// After the last key of the interval.
+    pub(crate) fn back(trees: &'a T, keys: &'a KeyRange, at: Revision) -> Self {
+        let mut walk = Walk::new(trees, keys, at);
+        match keys.upper() {
+            Bound::Unbounded => walk.cursor.seek_end(),
+            Bound::Included(key) => walk.cursor.seek_after(key),
+            Bound::Excluded(key) => walk.cursor.seek(key),
+        }
+        walk
+    }
+
+    /// The next key that is there.
+    pub(crate) fn next(&mut self) -> Result<Option<(&[u8], Found)>> {
+        loop {
+            let Some((key, value)) = self.cursor.next()? else { return Ok(None) };
+            if self.keys.is_past(key) {
+                return Ok(None);
+            }
+            if let Some(found) = resolve(self.trees, &cell_of(value)?, self.at)? {
+                self.key.clear();
+                self.key.extend_from_slice(key);
+                return Ok(Some((&self.key, found)));
+            }
+        }
+    }
+
+    /// The key before that is there.
+    pub(crate) fn prev(&mut self) -> Result<Option<(&[u8], Found)>> {
+        loop {
+            let Some((key, value)) = self.cursor.prev()? else { return Ok(None) };
+            if key < &self.keys.key[..] {
+                return Ok(None);
+            }
+            if let Some(found) = resolve(self.trees, &cell_of(value)?, self.at)? {
+                self.key.clear();
+                self.key.extend_from_slice(key);
+                return Ok(Some((&self.key, found)));
+            }
+        }
+    }
+}
+
+/// How many keys of `keys` beyond the bound `lo` are there at `at`.
+pub(crate) fn count(snapshot: &Snapshot<'_>, keys: &KeyRange, lo: Bound<&[u8]>, at: Revision) -> Result<i64> {
+    if let (RangeEnd::Until(end), Bound::Included(from) | Bound::Excluded(from)) = (&keys.end, lo)
+        && end <= from
+    {
+        return Ok(0);
+    }
+    let (weight, stamp) = snapshot.view.weight(&IDX, lo, keys.upper())?;
+    let (weight, stamp) = (signed(weight), signed(stamp));
+    let weighed_at = Revision::end_of(stamp);
+    if weighed_at <= at {
+        return Ok(weight);
+    }
+    if let Some(view) = view_at(snapshot, stamp) {
+        let (from, to) = (at.to_key(), weighed_at.to_key());
+        let (changes, _) = view.weight(&HIST, Bound::Excluded(&from), Bound::Included(&to))?;
+        if signed(changes) <= weight {
+            return Ok(weight - born_since(&view, keys, lo, at, weighed_at)?);
+        }
+    }
+    walk_count(snapshot, keys, lo, at)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A view that has all of `hist` up to `stamp`: the ordered trees are written a moment before a view
+/// of that commit can be had. `None` if it takes too long to wait for.
+fn view_at(snapshot: &Snapshot<'_>, stamp: i64) -> Option<View> {
+    const TRIES: usize = 64;
+    if signed(snapshot.view.stamp()) >= stamp {
+        return Some(snapshot.view.clone());
+    }
+    for _ in 0..TRIES {
+        let view = snapshot.db.view();
+        if signed(view.stamp()) >= stamp {
+            return Some(view);
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+/// Keys of the interval that were created less those that were deleted after `at`, up to `to`.
+fn born_since(view: &View, keys: &KeyRange, lo: Bound<&[u8]>, at: Revision, to: Revision) -> Result<i64> {
+    let mut cursor = view.cursor(&HIST);
+    cursor.seek_after(&at.to_key());
+    let mut born = 0;
+    while let Some((key, value)) = cursor.next()? {
+        let revision = revision_of("hist", key)?;
+        if revision > to {
+            break;
+        }
+        let entry = entry_of(revision, value)?;
+        if keys.contains(entry.key) && is_beyond(lo, entry.key) {
+            born += i64::from(entry.creates()) - i64::from(entry.delete);
+        }
+    }
+    Ok(born)
+}
+
+fn is_beyond(lo: Bound<&[u8]>, key: &[u8]) -> bool {
+    match lo {
+        Bound::Unbounded => true,
+        Bound::Included(from) => key >= from,
+        Bound::Excluded(from) => key > from,
+    }
+}
+
+fn walk_count(snapshot: &Snapshot<'_>, keys: &KeyRange, lo: Bound<&[u8]>, at: Revision) -> Result<i64> {
+    let mut walk = Walk::forward(snapshot, keys, at);
+    match lo {
+        Bound::Unbounded => walk.cursor.seek_start(),
+        Bound::Included(from) => walk.cursor.seek(from),
+        Bound::Excluded(from) => walk.cursor.seek_after(from),
+    }
+    let mut count = 0;
+    while walk.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}

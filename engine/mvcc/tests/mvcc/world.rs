@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A store on a simulated disk, with what stands around it: granted leases, a log index, checkpoints.
+//!
+//! Owns      the disk, the store and the options under which few entries make many nodes.
+//! Holds     each request is a batch of its own, unless a test opens one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use cairn_engine::sim::SimVfs;
+use cairn_engine::{Db, InstallId, Options};
+use cairn_mvcc::{Batch, OpError, PurgeBudget, PurgeProgress, Reader, RevisionEvents, SCHEMA, Store};
+
+const DIR: &str = "/member";
+
+pub struct World {
+    disk: SimVfs,
+    db: Option<Db>,
+    store: Option<Store>,
+    pub leases: BTreeSet<i64>,
+    applied: u64,
+}
+
+/// Options under which a few hundred keys split and merge nodes.
+pub fn tiny(disk: &SimVfs) -> Options {
+    let mut options = Options::default();
+    options.vfs = Arc::new(disk.clone());
+    options.map_reserve = 1 << 20;
+    options.node_bytes_max = 900;
+    options
+}
+
+impl World {
+    pub fn new() -> World {
+        let disk = SimVfs::new();
+        let db = Db::create(Path::new(DIR), SCHEMA, InstallId(7), tiny(&disk)).expect("a new store");
+        let store = Store::open(db.clone()).expect("opens");
+        World { disk, db: Some(db), store: Some(store), leases: BTreeSet::new(), applied: 0 }
+    }
+
+    pub fn store(&self) -> &Store {
+        self.store.as_ref().expect("open between steps")
+    }
+
+    pub fn db(&self) -> &Db {
+        self.db.as_ref().expect("open between steps")
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.store().reader()
+    }
+
+    /// Applies one batch. A refused request in it does not keep the rest from being committed.
+    pub fn apply<T>(
+        &mut self,
+        requests: impl FnOnce(&mut Batch<'_>, &dyn Fn(i64) -> bool) -> Result<T, OpError>,
+    ) -> (Result<T, OpError>, Vec<Arc<RevisionEvents>>) {
+        let leases = &self.leases;
+        let mut batch = self.store.as_mut().expect("open between steps").batch().expect("begins");
+        let done = requests(&mut batch, &|lease| leases.contains(&lease));
+        self.applied += 1;
+        let events = batch.commit(self.applied, 1).expect("commits");
+        (done, events)
+    }
+
+    pub fn checkpoint(&self) {
+        self.db().checkpoint().expect("makes a checkpoint");
+    }
+
+    /// One step of the purge.
+    pub fn purge_step(&mut self, entries: usize, break_holds: bool) -> PurgeProgress {
+        let store = self.store.as_mut().expect("open between steps");
+        store.purge_step(PurgeBudget { entries, break_holds }).expect("purges")
+    }
+
+    /// Purges all that can be, with the checkpoints that it takes.
+    pub fn purge(&mut self) -> PurgeProgress {
+        let mut last = PurgeProgress::Idle;
+        loop {
+            match self.purge_step(100, false) {
+                PurgeProgress::More => {}
+                held @ PurgeProgress::Held(_) => return held,
+                done @ PurgeProgress::Done(_) => last = done,
+                PurgeProgress::AwaitsCheckpoint => self.checkpoint(),
+                PurgeProgress::Idle if self.db().purges_waiting() > 0 => self.checkpoint(),
+                PurgeProgress::Idle => return last,
+            }
+        }
+    }
+
+    /// Ends the process in good order, all in the tree file, and starts another.
+    pub fn reopen(&mut self) {
+        self.checkpoint();
+        self.db().confirm().expect("syncs");
+        self.store = None;
+        self.db = None;
+        let (db, _) = Db::open(Path::new(DIR), SCHEMA, tiny(&self.disk)).expect("opens");
+        self.store = Some(Store::open(db.clone()).expect("opens"));
+        self.db = Some(db);
+    }
+}
