@@ -1,4 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A load generator for any etcd v3 server.
+//! The program `cairn-bench`: its words go to the library.
+//!
+//! Owns      nothing.
+//! Never     reads a flag.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    cairn_bench::commands::run(&words)
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A gRPC client that costs as little as it can: unary calls over the `h2` crate.
+//!
+//! Owns      connections, and the head that all requests of a method share.
+//! Holds     a call gives the body of an answer whose grpc-status is 0, or says why not.
+//! Never     encodes a message, measures, or tries again.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::header::{CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::request::Operation;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const WINDOW_BYTES: u32 = 16 << 20;
+/// Lets an answer of many pairs come in few frames.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// Where a server listens: `http://HOST:PORT` or `HOST:PORT`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    authority: String,
+    port: u16,
+}
+
+impl Endpoint {
+    pub fn local(port: u16) -> Endpoint {
+        Endpoint { authority: format!("127.0.0.1:{port}"), port }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn uri(&self, operation: Operation) -> Uri {
+        Uri::builder()
+            .scheme("http")
+            .authority(self.authority.as_str())
+            .path_and_query(operation.path())
+            .build()
+            .expect("the authority was parsed as one, and the path is ours")
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Endpoint, String> {
+        if text.starts_with("https://") {
+            return Err(format!("endpoint {text}: TLS is not spoken here; give an http:// one"));
+        }
+        let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let authority = rest.parse::<http::uri::Authority>().map_err(|e| format!("endpoint {text}: {e}"))?;
+        let port = authority.port_u16().ok_or_else(|| format!("endpoint {text}: HOST:PORT is needed"))?;
+        Ok(Endpoint { authority: authority.to_string(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CallError {
+    /// The server answered, and not with success.
+    Status { code: String, message: String },
+    /// The connection is of no more use.
+    Lost(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Status { code, message } => write!(f, "grpc-status {code}: {message}"),
+            CallError::Lost(why) => write!(f, "connection lost: {why}"),
+        }
+    }
+}
+
+/// One HTTP/2 connection, driven by a task of its own until it is dropped.
+pub struct Connection {
+    endpoint: Endpoint,
+    send: SendRequest<Bytes>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    pub async fn open(endpoint: &Endpoint) -> Result<Connection, String> {
+        let connect = async {
+            let stream = TcpStream::connect(&endpoint.authority).await?;
+            stream.set_nodelay(true)?;
+            h2::client::Builder::new()
+                .initial_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(WINDOW_BYTES)
+                .max_frame_size(FRAME_BYTES_MAX)
+                .enable_push(false)
+                .handshake::<_, Bytes>(Wire(stream))
+                .await
+                .map_err(io::Error::other)
+        };
+        let (send, connection) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| format!("{endpoint}: no answer in {} s", CONNECT_TIMEOUT.as_secs()))?
+            .map_err(|e| format!("{endpoint}: {e}"))?;
+        // Calls see its error as their own.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Connection { endpoint: endpoint.clone(), send, driver })
+    }
+
+    /// A caller of one method; any number may call at once.
+    pub fn caller(&self, operation: Operation) -> Caller {
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        Caller { send: self.send.clone(), uri: self.endpoint.uri(operation), headers }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+pub struct Caller {
+    send: SendRequest<Bytes>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Caller {
+    /// Sends one frame and waits for the whole answer.
+    pub async fn call(&mut self, frame: Bytes) -> Result<Bytes, CallError> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(lost)?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let (response, mut body) = self.send.send_request(request, false).map_err(lost)?;
+        body.send_data(frame, true).map_err(lost)?;
+        let (head, mut body) = response.await.map_err(lost)?.into_parts();
+        if head.headers.contains_key("grpc-status") || !head.status.is_success() {
+            return Err(status(&head.headers, head.status));
+        }
+        let mut answer = Bytes::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk.map_err(lost)?;
+            body.flow_control().release_capacity(chunk.len()).map_err(lost)?;
+            answer = if answer.is_empty() { chunk } else { join(answer, &chunk) };
+        }
+        let trailers = body.trailers().await.map_err(lost)?.unwrap_or_default();
+        match trailers.get("grpc-status") {
+            Some(code) if code == "0" => Ok(answer),
+            _ => Err(status(&trailers, head.status)),
+        }
+    }
+}
+
+fn join(begin: Bytes, more: &[u8]) -> Bytes {
+    let mut whole = begin.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+    whole.extend_from_slice(more);
+    whole.freeze()
+}
+
+fn lost(error: h2::Error) -> CallError {
+    CallError::Lost(error.to_string())
+}
+
+fn status(headers: &HeaderMap, http: http::StatusCode) -> CallError {
+    let text =
+        |name| headers.get(name).map(|v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    CallError::Status {
+        code: text("grpc-status").unwrap_or_else(|| format!("missing (HTTP {})", http.as_u16())),
+        message: text("grpc-message").unwrap_or_default(),
+    }
+}
+
+/// A stream that does not tell `h2` of vectored writes. With them `h2` sends each message of 256 bytes or
+/// more in a system call of its own; without, messages up to 1 KiB are gathered, as etcd's own client does.
+struct Wire(TcpStream);
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port_with_or_without_http() {
+        for text in ["127.0.0.1:2379", "http://127.0.0.1:2379", "http://127.0.0.1:2379/"] {
+            assert_eq!(text.parse(), Ok(Endpoint::local(2379)), "{text}");
+        }
+        assert_eq!("http://[::1]:1".parse::<Endpoint>().map(|e| e.port()), Ok(1));
+        for text in ["https://h:1", "localhost", "", "http://a b:1", "h:x"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_in_many_pieces_is_joined() {
+        let whole = join(join(Bytes::from_static(b"ab"), b"c"), b"de");
+        assert_eq!(whole, "abcde");
+    }
+}
