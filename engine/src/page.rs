@@ -41,20 +41,24 @@ impl PageId {
     }
 
     /// A page number that comes from disk or from a caller outside.
+    #[inline]
     pub const fn checked(number: u64) -> Option<PageId> {
         if number <= PageId::MAX.0 { Some(PageId(number)) } else { None }
     }
 
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// Where the page begins in its file.
+    #[inline]
     pub const fn byte_offset(self) -> u64 {
         self.0 * PAGE_BYTES as u64
     }
 
     /// The page `pages` further on; the largest page number where that would be beyond it, which no file holds.
+    #[inline]
     pub(crate) fn plus(self, pages: u64) -> PageId {
         PageId(self.0.saturating_add(pages).min(PageId::MAX.0))
     }
@@ -91,6 +95,7 @@ impl NodePtr {
     }
 
     /// Any 28 bytes are a pointer; whether it leads anywhere shows when it is followed.
+    #[inline]
     pub fn decode(bytes: &[u8; NODE_PTR_BYTES]) -> NodePtr {
         NodePtr {
             page: PageId(le48(bytes, 0)),
@@ -164,6 +169,7 @@ impl PageBuf {
     ///
     /// # Panics
     /// If the range is outside.
+    #[inline]
     pub fn slice(self, range: Range<usize>) -> PageBuf {
         assert!(range.start <= range.end && range.end <= self.to - self.from, "a slice outside its bytes");
         PageBuf { from: self.from + range.start, to: self.from + range.end, held: self.held }
@@ -192,6 +198,7 @@ impl From<Vec<u8>> for PageBuf {
 }
 
 impl From<MapBytes> for PageBuf {
+    #[inline]
     fn from(bytes: MapBytes) -> PageBuf {
         PageBuf { from: 0, to: bytes.len(), held: Held::Map(bytes) }
     }
@@ -200,6 +207,7 @@ impl From<MapBytes> for PageBuf {
 impl Deref for PageBuf {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.held {
             Held::Memory(bytes) => &bytes[self.from..self.to],
@@ -287,20 +295,24 @@ pub trait PageSink {
     fn release(&mut self, first: PageId, npages: u32, birth: u64);
 }
 
+#[inline]
 fn le16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
+#[inline]
 fn le32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+#[inline]
 fn le48(bytes: &[u8], at: usize) -> u64 {
     let mut wide = [0; 8];
     wide[..6].copy_from_slice(&bytes[at..at + 6]);
     u64::from_le_bytes(wide)
 }
 
+#[inline]
 fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

@@ -90,6 +90,7 @@ impl Header {
     ///
     /// # Errors
     /// A [`Fault`] that names the field.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Header, Fault> {
         let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Err(Fault::new(
@@ -157,6 +158,7 @@ impl Header {
     }
 
     /// Where the content begins: behind the table of checksums.
+    #[inline]
     pub fn body_at(&self) -> usize {
         body_at(self.npages)
     }
@@ -169,6 +171,7 @@ pub fn page_crc(first_page: &[u8], index: usize) -> Option<u32> {
     Some(u32_at(bytes, 0))
 }
 
+#[inline]
 fn body_at(npages: u16) -> usize {
     HEADER_BYTES + 4 * (usize::from(npages).saturating_sub(1))
 }
@@ -185,6 +188,103 @@ pub struct KeyCell<'a> {
     pub suffix: &'a [u8],
     /// The rest of a long key.
     pub tail: Option<BlobRef>,
+}
+
+/// The keys of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a> {
+    ends: &'a [u8],
+    /// The cells, and what follows them in the extent.
+    cells: &'a [u8],
+    /// Bytes of the cells alone.
+    len: usize,
+    /// One bit a key where the node has long ones, else nothing.
+    long: &'a [u8],
+    wide: bool,
+    ends_at: usize,
+    /// Bytes of the node's prefix.
+    prefix: usize,
+}
+
+impl<'a> Keys<'a> {
+    /// Key `index`; the first of a branch is empty, and not to be taken for a key.
+    ///
+    /// # Errors
+    /// If there is no such key, or its cell is not inside the keys.
+    #[inline]
+    pub fn get(&self, index: usize) -> Result<KeyCell<'a>, Fault> {
+        let (from, to) = self.span(index)?;
+        let cell = &self.cells[from..to];
+        if self.long.get(index / 8).is_none_or(|byte| byte >> (index % 8) & 1 == 0) {
+            return Ok(KeyCell { suffix: cell, tail: None });
+        }
+        self.long_key(index, cell)
+    }
+
+    /// The first eight bytes of what key `index` keeps behind the prefix, zeros for those that it lacks: where two
+    /// heads differ, the keys differ the same way. `None` wherever only [`Keys::get`] can tell.
+    #[inline]
+    pub fn head(&self, index: usize) -> Option<u64> {
+        let (from, to) = if self.wide || index == 0 {
+            self.span(index).ok()?
+        } else {
+            let both = u32::from_le_bytes(*self.ends.get(2 * index - 2..)?.first_chunk()?) as usize;
+            (both & 0xffff, both >> 16)
+        };
+        let head = u64::from_be_bytes(*self.cells.get(from..)?.first_chunk()?);
+        if from > to || to > self.len || !self.long.is_empty() {
+            return None;
+        }
+        // Of a shorter cell only its own bytes count, and those behind it are another's.
+        Some(if to - from >= 8 { head } else { head & !(u64::MAX >> (8 * (to - from))) })
+    }
+
+    /// Where cell `index` lies, inside the cells.
+    #[inline]
+    fn span(&self, index: usize) -> Result<(usize, usize), Fault> {
+        let from = if index == 0 { Some(0) } else { end_at(self.ends, self.wide, index - 1) };
+        match (from, end_at(self.ends, self.wide, index)) {
+            (Some(from), Some(to)) if from <= to && to <= self.len && to <= self.cells.len() => {
+                Ok((from, to))
+            }
+            (_, found) => Err(self.fault("key end", index, found.unwrap_or(0))),
+        }
+    }
+
+    fn long_key(&self, index: usize, cell: &'a [u8]) -> Result<KeyCell<'a>, Fault> {
+        let Some((suffix, tail)) = cell.split_last_chunk::<BLOB_REF_BYTES>() else {
+            return Err(self.fault("long key's cell", index, cell.len()));
+        };
+        if suffix.len() + self.prefix != KEY_HEAD_BYTES {
+            return Err(self.fault("long key's head", index, suffix.len()));
+        }
+        Ok(KeyCell { suffix, tail: Some(BlobRef::decode(tail)) })
+    }
+
+    #[cold]
+    fn fault(&self, what: &'static str, index: usize, found: usize) -> Fault {
+        let width = if self.wide { 4 } else { 2 };
+        Fault::new(what, self.ends_at + width * index, self.len as u64, found as u64)
+    }
+}
+
+/// The first eight bytes of a key, zeros for those that it lacks.
+#[inline]
+pub fn key_head(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let kept = key.len().min(8);
+    head[..kept].copy_from_slice(&key[..kept]);
+    u64::from_be_bytes(head)
+}
+
+/// Entry `index` of an array of ends.
+#[inline]
+fn end_at(ends: &[u8], wide: bool, index: usize) -> Option<usize> {
+    if wide {
+        ends.get(4 * index..)?.first_chunk().map(|end| u32::from_le_bytes(*end) as usize)
+    } else {
+        ends.get(2 * index..)?.first_chunk().map(|end| u16::from_le_bytes(*end).into())
+    }
 }
 
 /// A value as a leaf keeps it: where it lies in the extent, or the blob that holds it.
@@ -217,6 +317,7 @@ impl Layout {
     ///
     /// # Errors
     /// If the arrays pass the end of the content.
+    #[inline]
     pub fn open(header: &Header) -> Result<Layout, Fault> {
         let count = header.count as usize;
         let used = header.used as usize;
@@ -268,6 +369,7 @@ impl Layout {
     ///
     /// # Errors
     /// If the key cells pass the end of the content, or a branch has bytes behind them.
+    #[inline]
     pub fn close(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let keys = self.end(bytes, self.key_ends_at, self.count - 1)?;
         let values_at = self.keys_at + keys;
@@ -288,31 +390,38 @@ impl Layout {
     }
 
     /// What all keys of the node begin with.
+    #[inline]
     pub fn prefix<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         bytes.get(self.prefix_at..self.keys_at).ok_or(Fault::new("prefix", 18, 0, 0))
     }
 
-    /// Key `index`; the first of a branch is empty, and not to be taken for a key.
+    /// All keys of the node, for a search.
+    ///
+    /// # Errors
+    /// If `bytes` are not the extent that the layout was made for.
     #[inline]
+    pub fn keys<'a>(&self, bytes: &'a [u8]) -> Result<Keys<'a>, Fault> {
+        let part = |from: usize, to: usize| bytes.get(from..to);
+        let long = match self.long_keys_at {
+            Some(at) => part(at, at + self.count.div_ceil(8)),
+            None => Some(&[][..]),
+        };
+        let parts = (part(self.key_ends_at, self.seconds_at), bytes.get(self.keys_at..), long);
+        let (Some(ends), Some(cells), Some(long)) = parts else {
+            return Err(Fault::new("keys", self.key_ends_at, self.values_at as u64, bytes.len() as u64));
+        };
+        let len = self.values_at - self.keys_at;
+        let prefix = self.keys_at - self.prefix_at;
+        Ok(Keys { ends, cells, len, long, wide: self.wide, ends_at: self.key_ends_at, prefix })
+    }
+
+    /// Key `index`; the first of a branch is empty, and not to be taken for a key.
     pub fn key<'a>(&self, bytes: &'a [u8], index: usize) -> Result<KeyCell<'a>, Fault> {
-        let (from, to) = self.span(bytes, self.key_ends_at, index)?;
-        let cell = match bytes.get(self.keys_at + from..self.keys_at + to) {
-            Some(cell) if self.keys_at + to <= self.values_at => cell,
-            _ => return Err(self.bad_end("key end", self.key_ends_at, index, to)),
-        };
-        if !self.bit(bytes, self.long_keys_at, index) {
-            return Ok(KeyCell { suffix: cell, tail: None });
-        }
-        let Some((suffix, tail)) = cell.split_last_chunk::<BLOB_REF_BYTES>() else {
-            return Err(self.bad_end("long key's cell", self.key_ends_at, index, to));
-        };
-        if suffix.len() + (self.keys_at - self.prefix_at) != KEY_HEAD_BYTES {
-            return Err(self.bad_end("long key's head", self.key_ends_at, index, to));
-        }
-        Ok(KeyCell { suffix, tail: Some(BlobRef::decode(tail)) })
+        self.keys(bytes)?.get(index)
     }
 
     /// Value `index` of a leaf. A blob's reference lies in the extent at [`Layout::value_span`].
+    #[inline]
     pub fn value(&self, bytes: &[u8], index: usize) -> Result<ValueCell, Fault> {
         let span = self.value_span(bytes, index)?;
         if !self.bit(bytes, self.blobs_at, index) {
@@ -335,6 +444,7 @@ impl Layout {
     }
 
     /// Pointer `index` of a branch.
+    #[inline]
     pub fn child(&self, bytes: &[u8], index: usize) -> Result<NodePtr, Fault> {
         let at = self.seconds_at + NODE_PTR_BYTES * index;
         let cell = bytes.get(at..at + NODE_PTR_BYTES).and_then(|cell| cell.try_into().ok());
@@ -365,18 +475,15 @@ impl Layout {
 
     #[inline]
     fn end(&self, bytes: &[u8], array: usize, index: usize) -> Result<usize, Fault> {
-        if index < self.count {
-            if self.wide {
-                if let Some(end) = bytes.get(array + 4 * index..).and_then(|b| b.first_chunk()) {
-                    return Ok(u32::from_le_bytes(*end) as usize);
-                }
-            } else if let Some(end) = bytes.get(array + 2 * index..).and_then(|b| b.first_chunk()) {
-                return Ok(u16::from_le_bytes(*end).into());
-            }
+        if index < self.count
+            && let Some(end) = bytes.get(array..).and_then(|ends| end_at(ends, self.wide, index))
+        {
+            return Ok(end);
         }
         Err(Fault::new("index", array, self.count as u64, index as u64))
     }
 
+    #[inline]
     fn bit(&self, bytes: &[u8], bits_at: Option<usize>, index: usize) -> bool {
         bits_at.is_some_and(|at| bytes.get(at + index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1))
     }
@@ -553,14 +660,17 @@ fn put_bits(out: &mut Vec<u8>, count: usize, bit: impl Fn(usize) -> bool) {
     }
 }
 
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

@@ -116,6 +116,7 @@ impl MapView {
     ///
     /// # Panics
     /// If the range is not inside the reservation.
+    #[inline]
     pub fn slice(&self, offset: u64, len: usize) -> MapBytes {
         let offset = self.0.checked(offset, len);
         MapBytes { map: Arc::clone(&self.0), offset, len }
@@ -152,6 +153,7 @@ impl Mapping {
 impl Deref for MapBytes {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         debug_assert!(self.offset + self.len <= self.map.map.len());
         // SAFETY: `offset + len` lies inside the mapping (checked in `slice`), which lives as long as

@@ -17,7 +17,7 @@ use super::{Ctx, Weight};
 use crate::error::Error;
 use crate::format::blob::{BLOB_REF_BYTES, BlobRef, Segment};
 use crate::format::node::{
-    self, EXTENT_PAGES_MAX, Header, KEY_HEAD_BYTES, Kind, Layout, NODE_PAGES_MAX, ValueCell,
+    self, EXTENT_PAGES_MAX, Header, KEY_HEAD_BYTES, KeyCell, Kind, Layout, NODE_PAGES_MAX, ValueCell,
 };
 use crate::format::{Fault, crc};
 use crate::page::{NodePtr, PAGE_BYTES, PageBuf, PageId, PageSource, TreeRoot};
@@ -36,6 +36,7 @@ impl ValueRef {
 impl Deref for ValueRef {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.0
     }
@@ -225,12 +226,17 @@ impl ExtentBuf {
         if range.is_empty() {
             return Ok(());
         }
-        for page in range.start / PAGE_BYTES..=(range.end - 1) / PAGE_BYTES {
-            if page >= 64 || self.touched.get() >> page & 1 == 0 {
-                self.touch_page(src, ctx, page)?;
+        let (first, last) = (range.start / PAGE_BYTES, (range.end - 1) / PAGE_BYTES);
+        if last < 64 {
+            let wanted = (u64::MAX >> (63 - last)) & (u64::MAX << first);
+            let mut missing = wanted & !self.touched.get();
+            while missing != 0 {
+                self.touch_page(src, ctx, missing.trailing_zeros() as usize)?;
+                missing &= missing - 1;
             }
+            return Ok(());
         }
-        Ok(())
+        (first..=last).try_for_each(|page| self.touch_page(src, ctx, page))
     }
 
     fn touch_page<S>(&self, src: &S, ctx: &Ctx, page: usize) -> Result<(), Error>
@@ -262,6 +268,7 @@ impl ExtentBuf {
         ctx.corrupt(self.head.page, fault)
     }
 
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.buf
     }
@@ -288,6 +295,7 @@ impl Node {
         Ok(Node { extent, layout })
     }
 
+    #[inline]
     pub fn count(&self) -> usize {
         self.layout.count()
     }
@@ -308,6 +316,7 @@ impl Node {
         &self.layout
     }
 
+    #[inline]
     pub fn child(&self, ctx: &Ctx, index: usize) -> Result<NodePtr, Error> {
         self.layout.child(self.extent.bytes(), index).map_err(|fault| self.extent.fault(ctx, fault))
     }
@@ -393,20 +402,14 @@ impl Node {
             Ordering::Equal => {}
         }
         let rest = &key[shared..];
+        let keys = self.layout.keys(bytes).map_err(fault)?;
+        let head = node::key_head(rest);
         while low < high {
             let middle = low + (high - low) / 2;
-            let cell = self.layout.key(bytes, middle).map_err(fault)?;
-            let order = match &cell.tail {
-                None => cell.suffix.cmp(rest),
-                Some(tail) => {
-                    let head = &rest[..rest.len().min(cell.suffix.len())];
-                    match cell.suffix.cmp(head) {
-                        // As far as the node keeps them they are equal, and the stored key goes on.
-                        Ordering::Equal => read_blob(src, ctx, tail, self.birth())?[..]
-                            .cmp(key.get(KEY_HEAD_BYTES..).unwrap_or(&[])),
-                        unequal => unequal,
-                    }
-                }
+            let order = match keys.head(middle) {
+                Some(other) if other != head => other.cmp(&head),
+                // Up to eight bytes they are equal, or one ends and the other goes on with zeros.
+                _ => self.compare(src, ctx, &keys.get(middle).map_err(fault)?, key, rest)?,
             };
             match order {
                 Ordering::Less => low = middle + 1,
@@ -415,6 +418,29 @@ impl Node {
             }
         }
         Ok(Err(low))
+    }
+
+    /// The order of a stored key and `key`, of which `rest` follows the node's prefix.
+    fn compare<S>(
+        &self,
+        src: &S,
+        ctx: &Ctx,
+        cell: &KeyCell<'_>,
+        key: &[u8],
+        rest: &[u8],
+    ) -> Result<Ordering, Error>
+    where
+        S: PageSource + ?Sized,
+    {
+        let Some(tail) = &cell.tail else { return Ok(cell.suffix.cmp(rest)) };
+        match cell.suffix.cmp(&rest[..rest.len().min(cell.suffix.len())]) {
+            // As far as the node keeps them they are equal, and the stored key goes on.
+            Ordering::Equal => {
+                let stored = read_blob(src, ctx, tail, self.birth())?;
+                Ok(stored[..].cmp(key.get(KEY_HEAD_BYTES..).unwrap_or(&[])))
+            }
+            unequal => Ok(unequal),
+        }
     }
 }
 
