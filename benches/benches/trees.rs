@@ -111,9 +111,8 @@ fn writes(criterion: &mut Criterion) {
         let entries: Vec<_> =
             (ENTRIES..ENTRIES + BATCH).map(|main| (revision(main), [main as u8; 512])).collect();
         let mut sink = Discard(file.clone());
-        bencher.iter(|| {
-            tree::append(&file, &mut sink, &ctx, &root, borrowed(&entries)).expect("a sound tree")
-        });
+        bencher
+            .iter(|| tree::append(&file, &mut sink, &ctx, &root, borrowed(&entries)).expect("a sound tree"));
     });
     group.bench_function("merge/random keys into a million", |bencher| {
         let mut rng = Rng(3);
