@@ -28,7 +28,7 @@ use self::files::{LogFiles, Segment};
 use self::index::{BatchMap, LogIndex};
 use self::writer::{Pending, Writer};
 use crate::error::{Error, Result};
-use crate::io::{Budget, Progress, Vfs};
+use crate::io::{Budget, OpenHow, Progress, Vfs};
 use crate::mutants::planted;
 
 pub use self::batch::{Base, Entry, HardState, Record};
@@ -170,6 +170,26 @@ impl Wal {
         }
         let files = vfs.list(dir).map_err(|e| Error::io("list", dir, None, e))?;
         Ok(files.iter().any(|path| segment::seq_of(path).is_some()))
+    }
+
+    /// Whose log `dir` has; `None` if there is no log.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Format`] if the newest segment does not say so.
+    pub fn owner(vfs: &dyn Vfs, dir: &Path) -> Result<Option<u64>> {
+        if !Wal::exists(vfs, dir)? {
+            return Ok(None);
+        }
+        let files = vfs.list(dir).map_err(|e| Error::io("list", dir, None, e))?;
+        let Some(newest) = files.iter().rfind(|path| segment::seq_of(path).is_some()) else {
+            return Ok(None);
+        };
+        let file = vfs.open(newest, OpenHow::Read).map_err(|e| Error::io("open", newest, None, e))?;
+        let mut header = [0; segment::BLOCK_BYTES];
+        let size = file.size().map_err(|e| Error::io("measure", newest, None, e))?;
+        let bytes = header.len().min(usize::try_from(size).unwrap_or(usize::MAX));
+        file.read_at(&mut header[..bytes], 0).map_err(|e| Error::io("read", newest, Some(0), e))?;
+        Ok(Some(segment::SegmentHeader::decode(newest, &header[..bytes])?.member_id))
     }
 
     /// Makes a new log in `dir` that begins after `base`. A crash leaves no log, or this one.
