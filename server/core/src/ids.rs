@@ -7,7 +7,10 @@
 //! Never     reads a clock: the wall time of a boot comes in once, as milliseconds.
 
 use sha1::{Digest, Sha1};
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// A member's number, printed as etcd prints it: lower-case hex without padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -66,7 +69,7 @@ impl ClusterId {
 #[derive(Debug)]
 pub struct RequestIds {
     prefix: u64,
-    suffix: u64,
+    suffix: AtomicU64,
 }
 
 impl RequestIds {
@@ -74,14 +77,21 @@ impl RequestIds {
 
     /// `boot_ms` is the wall time when the member started.
     pub fn new(member: MemberId, boot_ms: u64) -> RequestIds {
-        RequestIds { prefix: member.0 << Self::SUFFIX_BITS, suffix: (boot_ms & ((1 << 40) - 1)) << 8 }
+        let suffix = AtomicU64::new((boot_ms & ((1 << 40) - 1)) << 8);
+        RequestIds { prefix: member.0 << Self::SUFFIX_BITS, suffix }
     }
 
     /// A new id, never 0.
-    pub fn draw(&mut self) -> u64 {
-        self.suffix = (self.suffix + 1) & ((1 << Self::SUFFIX_BITS) - 1);
-        let id = self.prefix | self.suffix;
+    pub fn draw(&self) -> u64 {
+        let suffix = self.suffix.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.prefix | (suffix & ((1 << Self::SUFFIX_BITS) - 1));
         if id == 0 { self.draw() } else { id }
+    }
+
+    /// A new id for a lease: positive (LEASE-1).
+    pub fn draw_lease(&self) -> i64 {
+        let id = (self.draw() & (i64::MAX as u64)) as i64;
+        if id == 0 { self.draw_lease() } else { id }
     }
 }
 
@@ -114,7 +124,7 @@ mod tests {
     // rule: ID-7
     #[test]
     fn request_ids_carry_the_member_and_the_time_and_never_repeat() {
-        let mut ids = RequestIds::new(MemberId(0xabcd_0000_1234), 5);
+        let ids = RequestIds::new(MemberId(0xabcd_0000_1234), 5);
         let first = ids.draw();
         assert_eq!(first >> 48, 0x1234);
         assert_eq!((first >> 8) & ((1 << 40) - 1), 5);

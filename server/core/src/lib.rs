@@ -8,10 +8,13 @@
 
 pub mod command;
 pub mod compactor;
+pub mod convert;
 pub mod door;
 pub mod ids;
 pub mod lessor;
 pub mod replica;
+pub mod state;
+pub mod watch;
 
 /// Why a request got no result: one row of the table of texts and codes.
 pub use cairn_proto::errors::WireError as Refusal;

@@ -24,7 +24,7 @@ struct Inner {
 }
 
 impl Log for MemLog {
-    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> u64 {
+    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError> {
         let mut inner = self.0.lock().expect("one thread");
         for entry in entries {
             inner.entries.truncate(entry.index as usize - 1);
@@ -32,7 +32,7 @@ impl Log for MemLog {
         }
         inner.promise = promise.unwrap_or(inner.promise);
         inner.batches += 1;
-        inner.batches
+        Ok(inner.batches)
     }
     fn entries(&self, low: u64, high: u64, _bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         Ok(self.0.lock().expect("one thread").entries[low as usize - 1..high as usize - 1].to_vec())
@@ -90,7 +90,7 @@ impl Host {
         let log = Arc::new(MemLog::default());
         let change = ConfChange { kind: Kind::AddVoter, member_id: ID, cluster_id: 5, member: None };
         let (entries, promise) = bootstrap_entries(&[change]);
-        log.append(&entries, Some(promise));
+        log.append(&entries, Some(promise)).expect("memory");
         let mut host = Host::open(log, 0);
         host.apply();
         host.sync();

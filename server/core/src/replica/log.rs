@@ -8,6 +8,7 @@
 //! Never     waits for a disk.
 
 use bytes::Bytes;
+use cairn_engine::wal::{self, Record, Wal};
 use raft::{
     Error, GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
@@ -57,9 +58,12 @@ pub struct LogError(pub String);
 
 /// The log under a replica. Shared with the thread that syncs it.
 pub trait Log: Send + Sync {
-    /// Appends: readable at once, durable after a sync that covers the batch. An entry of index i voids
-    /// every earlier one of index i and above.
-    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> u64;
+    /// Appends: readable at once, durable after a sync that covers the batch whose number is given back. An
+    /// entry of index i voids every earlier one of index i and above.
+    ///
+    /// # Errors
+    /// If nothing can be written any more.
+    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError>;
     /// Entries from `low` to `high`, the second excluded; at least one, then up to `bytes_max`.
     ///
     /// # Errors
@@ -69,6 +73,64 @@ pub trait Log: Send + Sync {
     fn term(&self, index: u64) -> Option<u64>;
     fn first_index(&self) -> u64;
     fn last_index(&self) -> u64;
+}
+
+impl Log for Wal {
+    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError> {
+        let mut batch = 0;
+        let mut records: Vec<Record> = Vec::with_capacity(entries.len() + 1);
+        let mut bytes = 0;
+        for entry in entries {
+            if bytes + entry.data.len() > APPEND_BYTES && !records.is_empty() {
+                batch = Wal::append(self, std::mem::take(&mut records))?.0;
+                bytes = 0;
+            }
+            bytes += entry.data.len();
+            let (index, term, kind, data) = (entry.index, entry.term, entry.kind as u8, entry.data.clone());
+            records.push(Record::Entry(wal::Entry { index, term, kind, data }));
+        }
+        if let Some(Promise { term, vote, commit }) = promise {
+            records.push(Record::HardState(wal::HardState { term, vote, commit }));
+        }
+        if !records.is_empty() {
+            batch = Wal::append(self, records)?.0;
+        }
+        Ok(batch)
+    }
+
+    fn entries(&self, low: u64, high: u64, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
+        let known = |entry: wal::Entry| {
+            let kind = EntryKind::from_number(entry.kind).ok_or_else(|| {
+                LogError(format!(
+                    "entry {} of the log is of kind {}, which this version does not know",
+                    entry.index, entry.kind
+                ))
+            })?;
+            Ok(LogEntry { index: entry.index, term: entry.term, kind, data: entry.data })
+        };
+        self.read(low, high, bytes_max)?.into_iter().map(known).collect()
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        Wal::term(self, index)
+    }
+
+    fn first_index(&self) -> u64 {
+        Wal::first_index(self)
+    }
+
+    fn last_index(&self) -> u64 {
+        Wal::last_index(self)
+    }
+}
+
+/// Data of the entries in one append, one entry at least.
+const APPEND_BYTES: usize = 4 << 20;
+
+impl From<cairn_engine::Error> for LogError {
+    fn from(error: cairn_engine::Error) -> LogError {
+        LogError(error.to_string())
+    }
 }
 
 /// The log in raft-rs's hands.

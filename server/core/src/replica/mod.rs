@@ -122,6 +122,8 @@ pub struct Effects<W, R> {
     pub refused_reads: Vec<(R, Refusal)>,
     /// It changed.
     pub leadership: Option<Leadership>,
+    /// The log takes no more: the member is to stop for this reason, and to step the replica no more.
+    pub failed: Option<String>,
 }
 
 impl<W, R> Default for Effects<W, R> {
@@ -134,6 +136,7 @@ impl<W, R> Default for Effects<W, R> {
             refused: Vec::new(),
             refused_reads: Vec::new(),
             leadership: None,
+            failed: None,
         }
     }
 }
@@ -391,12 +394,15 @@ impl<W, R> Replica<W, R> {
             }
             let committed = ready.take_committed_entries();
             self.hand_out(committed, effects);
-            self.persist(ready, effects);
+            if !self.persist(ready, effects) {
+                return;
+            }
         }
     }
 
     /// Appends what a Ready wants recorded; its messages go now or when it is durable.
-    fn persist(&mut self, mut ready: raft::Ready, effects: &mut Effects<W, R>) {
+    /// False if the log takes no more.
+    fn persist(&mut self, mut ready: raft::Ready, effects: &mut Effects<W, R>) -> bool {
         let entries: Vec<LogEntry> = ready.take_entries().into_iter().map(from_raft).collect();
         let mut at_once = ready.take_messages();
         let mut held = ready.take_persisted_messages();
@@ -410,7 +416,13 @@ impl<W, R> Replica<W, R> {
             // A moved commit alone is no reason to write: it rides along here, as a proof for recovery.
             let hs = self.node.raft.hard_state();
             let promise = Promise { term: hs.term, vote: hs.vote, commit: hs.commit };
-            let batch = self.log.append(&entries, Some(promise));
+            let batch = match self.log.append(&entries, Some(promise)) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    effects.failed = Some(error.to_string());
+                    return false;
+                }
+            };
             self.in_sync.push_back(InSync { ready: number, batch, term, held });
             effects.sync = true;
         } else if let Some(last) = self.in_sync.back_mut() {
@@ -423,6 +435,7 @@ impl<W, R> Replica<W, R> {
         if self.in_sync.is_empty() {
             self.node.on_persist_ready(number);
         }
+        true
     }
 
     fn hand_out(&mut self, committed: Vec<Entry>, effects: &mut Effects<W, R>) {

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state: what committed entries do to the store, the leases, the alarms and the members.
+//!
+//! Owns      the store's one writer, and everything that only applied entries change.
+//! Holds     1. entries are applied in order, each once; a batch of them is one write transaction, and its
+//!              applied index is part of it;
+//!           2. a request that fails advances the applied index like any other, and changes nothing;
+//!           3. the same entries give the same state on every member: what is given to `apply` besides
+//!              them moves deadlines of leases alone.
+//! Never     answers: it gives the outcomes back, to be told once the transaction is committed and published.
+
+pub mod alarms;
+pub mod members;
+
+use crate::{
+    Command, Refusal, convert,
+    ids::ClusterId,
+    lessor::{Lessor, MAX_TTL_S, StoredLease},
+    replica::{
+        Committed,
+        conf::ConfChange,
+        log::{EntryKind, LogEntry},
+    },
+};
+use alarms::Alarms;
+use bytes::Bytes;
+use cairn_mvcc::{Batch, OpError, Reader, RevisionEvents, SmallTree, Store, TxnDone};
+use cairn_proto::{errors, etcdserverpb as pb, leasepb, membershippb};
+use members::{Members, REMOVED};
+use prost::Message;
+use std::sync::{Arc, Mutex};
+
+/// What a proposer keeps of a request until it is applied: the decoded form, and where the answer goes.
+pub struct Carried<A> {
+    pub command: Command,
+    pub answer: A,
+}
+
+/// The state ended: what is applied is in doubt, so the member stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    #[error("{0}")]
+    Engine(#[from] cairn_engine::Error),
+    #[error("{0}")]
+    Store(OpError),
+    #[error("entry {index} of the log: {why}")]
+    Entry { index: u64, why: String },
+    #[error("stored {what} cannot be read: {why}")]
+    Stored { what: &'static str, why: String },
+}
+
+impl From<OpError> for Fatal {
+    fn from(error: OpError) -> Fatal {
+        match error {
+            OpError::Engine(error) => Fatal::Engine(error),
+            other => Fatal::Store(other),
+        }
+    }
+}
+
+/// What a request came to, before it becomes a message with a header.
+#[derive(Debug)]
+pub enum Applied {
+    Put {
+        revision: i64,
+        prev_kv: Option<Bytes>,
+    },
+    DeleteRange {
+        revision: i64,
+        deleted: i64,
+        prev_kvs: Vec<Bytes>,
+    },
+    Txn(TxnDone),
+    Compact {
+        revision: i64,
+    },
+    LeaseGrant {
+        revision: i64,
+        id: i64,
+        ttl_s: i64,
+    },
+    LeaseRevoke {
+        revision: i64,
+    },
+    Alarm {
+        revision: i64,
+        alarms: Vec<pb::AlarmMember>,
+    },
+    /// Requests of members, not of clients.
+    Done,
+}
+
+/// What a batch of entries came to.
+pub struct Outcome<A> {
+    pub answers: Vec<(A, Result<Applied, Refusal>)>,
+    pub events: Vec<Arc<RevisionEvents>>,
+    /// Changes of the membership by index; `None` where one was refused.
+    pub conf: Vec<(u64, Option<ConfChange>)>,
+    /// Members, alarms or the cluster version changed.
+    pub cluster_changed: bool,
+    /// A lease was revoked: keep-alives that wait for that may look again.
+    pub revoked: bool,
+    /// The history was cut: there is something to purge.
+    pub compacted: Option<i64>,
+}
+
+impl<A> Default for Outcome<A> {
+    fn default() -> Self {
+        Outcome {
+            answers: Vec::new(),
+            events: Vec::new(),
+            conf: Vec::new(),
+            cluster_changed: false,
+            revoked: false,
+            compacted: None,
+        }
+    }
+}
+
+/// The part of the state that others look at: replaced as a whole when it changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterView {
+    pub cluster_id: Option<ClusterId>,
+    pub version: Option<String>,
+    pub members: Members,
+    pub alarms: Alarms,
+}
+
+/// See the module.
+pub struct State {
+    store: Store,
+    lessor: Arc<Mutex<Lessor>>,
+    cluster: ClusterView,
+    applied_index: u64,
+    applied_term: u64,
+}
+
+const CLUSTER_ID: &[u8] = b"cluster_id";
+const CLUSTER_VERSION: &[u8] = b"cluster_version";
+
+impl State {
+    /// Takes the store as the last run left it. `applied` is the index and term of its last commit.
+    ///
+    /// # Errors
+    /// If what is stored cannot be read.
+    pub fn open(store: Store, lessor: Arc<Mutex<Lessor>>, applied: (u64, u64)) -> Result<State, Fatal> {
+        let reader = store.reader();
+        let mut cluster = ClusterView::default();
+        let mut leases = lessor.lock().expect("no one panics while holding the lessor");
+        for (_, value) in reader.small_scan(SmallTree::Lease)? {
+            let lease = decode::<leasepb::Lease>("lease", &value)?;
+            leases.restore(StoredLease { id: lease.id, ttl_s: lease.ttl, remaining_s: lease.remaining_ttl });
+        }
+        drop(leases);
+        for (key, _) in reader.small_scan(SmallTree::Alarm)? {
+            if !cluster.alarms.restore(&key) {
+                return Err(Fatal::Stored { what: "alarm", why: format!("a key of {} bytes", key.len()) });
+            }
+        }
+        for (key, value) in reader.small_scan(SmallTree::Member)? {
+            match <[u8; 8]>::try_from(&key[..]) {
+                Ok(id) if &value[..] == REMOVED => cluster.members.restore_removed(u64::from_be_bytes(id)),
+                _ => cluster.members.restore(decode("member", &value)?),
+            }
+        }
+        if let Some(value) = reader.small_get(SmallTree::Meta, CLUSTER_ID)? {
+            let id = <[u8; 8]>::try_from(&value[..]);
+            let id = id.map_err(|e| Fatal::Stored { what: "cluster id", why: e.to_string() })?;
+            cluster.cluster_id = Some(ClusterId(u64::from_be_bytes(id)));
+        }
+        if let Some(value) = reader.small_get(SmallTree::Meta, CLUSTER_VERSION)? {
+            cluster.version = Some(String::from_utf8_lossy(&value).into_owned());
+        }
+        Ok(State { store, lessor, cluster, applied_index: applied.0, applied_term: applied.1 })
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    pub fn cluster(&self) -> &ClusterView {
+        &self.cluster
+    }
+
+    /// Index and term of the last applied entry.
+    pub fn applied(&self) -> (u64, u64) {
+        (self.applied_index, self.applied_term)
+    }
+
+    /// Applies entries as one transaction.
+    ///
+    /// # Errors
+    /// If the engine failed or an entry is not of this version; nothing of the batch is to be answered.
+    pub fn apply<A>(
+        &mut self,
+        now_ms: u64,
+        entries: Vec<Committed<Carried<A>>>,
+        outcome: &mut Outcome<A>,
+    ) -> Result<(), Fatal> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let (index, term) = (last.entry.index, last.entry.term);
+        let mut batch = self.store.batch()?;
+        let mut applying = Applying {
+            batch: &mut batch,
+            lessor: &mut self.lessor.lock().expect("no one panics while holding the lessor"),
+            cluster: &mut self.cluster,
+            now_ms,
+            outcome_flags: Flags::default(),
+        };
+        for Committed { entry, carried } in entries {
+            self.applied_index += 1;
+            assert_eq!(entry.index, self.applied_index, "entries are applied in order, each once");
+            match entry.kind {
+                EntryKind::Normal if entry.data.is_empty() => {}
+                EntryKind::Normal => {
+                    let (command, answer) = match carried {
+                        Some(Carried { command, answer }) => (command, Some(answer)),
+                        None => (decode_command(&entry)?, None),
+                    };
+                    let result = applying.command(command)?;
+                    outcome.answers.extend(answer.map(|answer| (answer, result)));
+                }
+                EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+                    let change = applying.conf_change(&entry)?;
+                    outcome.conf.push((entry.index, change));
+                }
+            }
+        }
+        let Flags { cluster_changed, revoked, compacted } = applying.outcome_flags;
+        outcome.cluster_changed |= cluster_changed;
+        outcome.revoked |= revoked;
+        outcome.compacted = compacted.or(outcome.compacted);
+        outcome.events.append(&mut batch.commit(index, term)?);
+        self.applied_term = term;
+        Ok(())
+    }
+}
+
+fn decode<M: Message + Default>(what: &'static str, bytes: &Bytes) -> Result<M, Fatal> {
+    M::decode(bytes.clone()).map_err(|e| Fatal::Stored { what, why: e.to_string() })
+}
+
+fn decode_command(entry: &LogEntry) -> Result<Command, Fatal> {
+    Command::decode(entry.data.clone())
+        .map_err(|why| Fatal::Entry { index: entry.index, why: why.to_string() })
+}
+
+#[derive(Default)]
+struct Flags {
+    cluster_changed: bool,
+    revoked: bool,
+    compacted: Option<i64>,
+}
+
+/// One batch under way.
+struct Applying<'a, 'b> {
+    batch: &'a mut Batch<'b>,
+    lessor: &'a mut Lessor,
+    cluster: &'a mut ClusterView,
+    now_ms: u64,
+    outcome_flags: Flags,
+}
+
+/// A request's own failure, or the end.
+enum Failure {
+    Refused(Refusal),
+    Fatal(Fatal),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused(refusal)
+    }
+}
+
+impl From<OpError> for Failure {
+    fn from(error: OpError) -> Failure {
+        match convert::refusal(error) {
+            Ok(refusal) => Failure::Refused(refusal),
+            Err(engine) => Failure::Fatal(Fatal::Engine(engine)),
+        }
+    }
+}
+
+impl From<cairn_engine::Error> for Failure {
+    fn from(error: cairn_engine::Error) -> Failure {
+        Failure::Fatal(Fatal::Engine(error))
+    }
+}
+
+impl Applying<'_, '_> {
+    fn command(&mut self, command: Command) -> Result<Result<Applied, Refusal>, Fatal> {
+        let done = match command {
+            Command::Put(r) => self.put(r),
+            Command::DeleteRange(r) => self.delete_range(r),
+            Command::Txn(r) => self.txn(r),
+            Command::Compact(r) => self.compact(&r),
+            Command::LeaseGrant(r) => self.lease_grant(&r),
+            Command::LeaseRevoke(r) => self.lease_revoke(&r),
+            Command::LeaseCheckpoint(r) => self.lease_checkpoint(&r),
+            Command::Alarm(r) => self.alarm(&r),
+            Command::ClusterVersion(r) => self.cluster_version(r),
+            Command::MemberAttributes(r) => self.member_attributes(r),
+        };
+        match done {
+            Ok(applied) => Ok(Ok(applied)),
+            Err(Failure::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Failure::Fatal(fatal)) => Err(fatal),
+        }
+    }
+
+    fn put(&mut self, r: pb::PutRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(true)?;
+        let lessor = &*self.lessor;
+        let done = self.batch.put(&convert::put_op(r), &|id| lessor.contains(id))?;
+        Ok(Applied::Put { revision: done.revision, prev_kv: done.prev_kv })
+    }
+
+    fn delete_range(&mut self, r: pb::DeleteRangeRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(false)?;
+        let done = self.batch.delete_range(&convert::delete_op(r))?;
+        Ok(Applied::DeleteRange { revision: done.revision, deleted: done.deleted, prev_kvs: done.prev_kvs })
+    }
+
+    fn txn(&mut self, r: pb::TxnRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(crate::door::txn_cost(&r) > 0)?;
+        let lessor = &*self.lessor;
+        let done = self.batch.txn(&convert::txn_op(r), &|id| lessor.contains(id))?;
+        Ok(Applied::Txn(done))
+    }
+
+    fn compact(&mut self, r: &pb::CompactionRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(false)?;
+        self.batch.compact(r.revision)?;
+        self.outcome_flags.compacted = Some(r.revision);
+        Ok(Applied::Compact { revision: self.batch.revision() })
+    }
+
+    fn lease_grant(&mut self, r: &pb::LeaseGrantRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(true)?;
+        if r.ttl > MAX_TTL_S {
+            return Err(errors::LEASE_TTL_TOO_LARGE.into());
+        }
+        if !self.lessor.grant(self.now_ms, r.id, r.ttl) {
+            return Err(errors::LEASE_EXIST.into());
+        }
+        self.store_lease(StoredLease { id: r.id, ttl_s: r.ttl, remaining_s: 0 })?;
+        Ok(Applied::LeaseGrant { revision: self.batch.revision(), id: r.id, ttl_s: r.ttl })
+    }
+
+    fn lease_revoke(&mut self, r: &pb::LeaseRevokeRequest) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(false)?;
+        if !self.lessor.revoke(r.id) {
+            return Err(errors::LEASE_NOT_FOUND.into());
+        }
+        let mut keys = self.batch.keys_of_lease(r.id)?;
+        keys.sort_unstable();
+        self.batch.delete_keys(&keys)?;
+        self.batch.small_delete(SmallTree::Lease, &r.id.to_be_bytes())?;
+        self.outcome_flags.revoked = true;
+        Ok(Applied::LeaseRevoke { revision: self.batch.revision() })
+    }
+
+    fn lease_checkpoint(&mut self, r: &pb::LeaseCheckpointRequest) -> Result<Applied, Failure> {
+        for checkpoint in &r.checkpoints {
+            // A lease that ended meanwhile needs none.
+            if let Some(lease) = self.lessor.checkpoint(checkpoint.id, checkpoint.remaining_ttl) {
+                self.store_lease(lease)?;
+            }
+        }
+        Ok(Applied::Done)
+    }
+
+    fn store_lease(&mut self, lease: StoredLease) -> Result<(), Failure> {
+        let value = leasepb::Lease { id: lease.id, ttl: lease.ttl_s, remaining_ttl: lease.remaining_s };
+        self.batch.small_put(SmallTree::Lease, &lease.id.to_be_bytes(), value.encode_to_vec().into())?;
+        Ok(())
+    }
+
+    fn alarm(&mut self, r: &pb::AlarmRequest) -> Result<Applied, Failure> {
+        use pb::alarm_request::AlarmAction;
+        let one = || vec![pb::AlarmMember { member_id: r.member_id, alarm: r.alarm }];
+        let key = Alarms::key(r.member_id, r.alarm);
+        let alarms = match AlarmAction::try_from(r.action) {
+            Ok(AlarmAction::Get) => self.cluster.alarms.list(r.alarm),
+            Ok(AlarmAction::Activate) if r.alarm == pb::AlarmType::None as i32 => Vec::new(),
+            Ok(AlarmAction::Activate) => {
+                self.cluster.alarms.set(r.member_id, r.alarm);
+                self.batch.small_put(SmallTree::Alarm, &key, Bytes::new())?;
+                self.outcome_flags.cluster_changed = true;
+                one()
+            }
+            Ok(AlarmAction::Deactivate) => {
+                if self.cluster.alarms.clear(r.member_id, r.alarm) {
+                    self.batch.small_delete(SmallTree::Alarm, &key)?;
+                    self.outcome_flags.cluster_changed = true;
+                    one()
+                } else {
+                    Vec::new()
+                }
+            }
+            Err(_) => return Err(errors::UNKNOWN_METHOD.into()),
+        };
+        Ok(Applied::Alarm { revision: self.batch.revision(), alarms })
+    }
+
+    fn cluster_version(&mut self, r: membershippb::ClusterVersionSetRequest) -> Result<Applied, Failure> {
+        self.batch.small_put(SmallTree::Meta, CLUSTER_VERSION, Bytes::from(r.ver.clone()))?;
+        self.cluster.version = Some(r.ver);
+        self.outcome_flags.cluster_changed = true;
+        Ok(Applied::Done)
+    }
+
+    fn member_attributes(
+        &mut self,
+        r: membershippb::ClusterMemberAttrSetRequest,
+    ) -> Result<Applied, Failure> {
+        let attributes = r.member_attributes.unwrap_or_default();
+        if let Some(member) = self.cluster.members.set_attributes(r.member_id, attributes) {
+            let value = member.encode_to_vec().into();
+            self.batch.small_put(SmallTree::Member, &r.member_id.to_be_bytes(), value)?;
+            self.outcome_flags.cluster_changed = true;
+        }
+        Ok(Applied::Done)
+    }
+
+    /// Applies a change of the membership to the records; `None` if it was refused.
+    fn conf_change(&mut self, entry: &LogEntry) -> Result<Option<ConfChange>, Fatal> {
+        let change = ConfChange::decode(&entry.data)
+            .map_err(|why| Fatal::Entry { index: entry.index, why: why.to_string() })?;
+        if self.cluster.members.check(&change).is_err() {
+            return Ok(None);
+        }
+        if change.cluster_id != 0 && self.cluster.cluster_id.is_none() {
+            self.cluster.cluster_id = Some(ClusterId(change.cluster_id));
+            let id = Bytes::copy_from_slice(&change.cluster_id.to_be_bytes());
+            self.batch.small_put(SmallTree::Meta, CLUSTER_ID, id)?;
+        }
+        let record = self.cluster.members.apply(&change).map(Message::encode_to_vec);
+        let value = record.map_or(Bytes::from_static(REMOVED), Bytes::from);
+        self.batch.small_put(SmallTree::Member, &change.member_id.to_be_bytes(), value)?;
+        self.outcome_flags.cluster_changed = true;
+        Ok(Some(change))
+    }
+}
