@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Members, alarms, hashes and figures.
+//!
+//! Owns      the answers about the member and its cluster.
+//! Holds     Cluster answers have no revision (HDR-7); figures are of one moment each, not of one together.
+//! Never     changes a membership: that comes with the second member.
+
+use super::{Member, Refusal, config::MemberStatus, shared::CheckpointMessage};
+use cairn_core::{ClusterId, Command, MemberId, state::Applied};
+use cairn_proto::{errors, etcdserverpb as pb, membershippb};
+use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
+
+impl Member {
+    pub async fn member_list(&self, r: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
+        if r.linearizable {
+            self.linearize().await?;
+        }
+        let members = self.shared.cluster().members.iter().map(member).collect();
+        Ok(pb::MemberListResponse { header: Some(self.cluster_header()), members })
+    }
+
+    pub async fn alarm(&self, r: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
+        match self.propose(Command::Alarm(r)).await? {
+            Applied::Alarm { revision, alarms } => {
+                Ok(pb::AlarmResponse { header: Some(self.header_at(revision)), alarms })
+            }
+            other => unreachable!("an alarm came to {other:?}"),
+        }
+    }
+
+    /// etcd hashes its whole file here, for its own tests; this is the hash of the current revision.
+    pub async fn hash(&self) -> Result<pb::HashResponse, Refusal> {
+        let done = self.read(true, |reader| reader.hash_kv(0)).await?;
+        Ok(pb::HashResponse { header: Some(self.header_at(done.revision)), hash: done.hash })
+    }
+
+    pub async fn hash_kv(&self, r: pb::HashKvRequest) -> Result<pb::HashKvResponse, Refusal> {
+        let done = self.read(true, move |reader| reader.hash_kv(r.revision)).await?;
+        Ok(pb::HashKvResponse {
+            header: Some(self.header_at(done.revision)),
+            hash: done.hash,
+            compact_revision: done.compact_revision,
+            hash_revision: done.hash_revision,
+        })
+    }
+
+    /// Folds what is in memory into the tree file and gives its free tail back, beside readers and writers.
+    ///
+    /// # Errors
+    /// The engine's words, for a status of code Unknown (MT-3).
+    pub async fn defragment(&self) -> Result<(), String> {
+        let (to, done) = oneshot::channel();
+        if self.shared.checkpointer.push(CheckpointMessage::Defragment(to)).is_err() {
+            return Err(errors::STOPPED.text.to_owned());
+        }
+        done.await.unwrap_or_else(|_| Err(errors::STOPPED.text.to_owned()))
+    }
+
+    /// The header of Cluster answers: without a revision (HDR-7).
+    pub fn cluster_header(&self) -> pb::ResponseHeader {
+        self.header_at(0)
+    }
+
+    pub fn status(&self) -> MemberStatus {
+        let shared = &self.shared;
+        let raft = &shared.raft;
+        let cluster = shared.cluster();
+        let hub = shared.hub().stats();
+        let leases = shared.lessor().len();
+        let member_id = shared.member_id;
+        let record = cluster.members.get(member_id.0);
+        MemberStatus {
+            cluster_id: shared.cluster_id,
+            member_id,
+            leader: raft.leader.load(Ordering::Relaxed),
+            is_leader: raft.leads.load(Ordering::Relaxed),
+            is_learner: record.and_then(|m| m.raft_attributes.as_ref()).is_some_and(|r| r.is_learner),
+            revision: shared.reader.revision().unwrap_or_default(),
+            compact_revision: shared.reader.compact_revision().unwrap_or_default(),
+            raft_term: raft.term.load(Ordering::Relaxed),
+            applied_term: raft.applied_term.load(Ordering::Relaxed),
+            committed_index: raft.committed.load(Ordering::Relaxed),
+            applied_index: raft.applied_index.load(Ordering::Relaxed),
+            db_size: shared.db_size.load(Ordering::Relaxed) as i64,
+            db_size_in_use: shared.reader.live_bytes().unwrap_or_default(),
+            quota_bytes: shared.config.quota(),
+            cluster_version: cluster.version.clone(),
+            alarms: cluster.alarms.list(pb::AlarmType::None as i32),
+            leases,
+            watchers: hub.watchers,
+            watch_streams: hub.streams,
+            slow_watchers: hub.slow,
+            events_delivered: hub.events_delivered,
+            pending_proposals: raft.proposals.load(Ordering::Relaxed) as usize,
+            leader_changes: raft.leader_changes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn member_id(&self) -> MemberId {
+        self.shared.member_id
+    }
+
+    pub fn cluster_id(&self) -> ClusterId {
+        self.shared.cluster_id
+    }
+
+    /// Publishes name and client URLs through the log, and the cluster's version if it is older than ours or
+    /// not decided (CL-13, VE-2).
+    pub(super) async fn publish(&self, version: &str) -> Result<(), Refusal> {
+        let config = &self.shared.config;
+        let attributes =
+            membershippb::Attributes { name: config.name.clone(), client_urls: config.client_urls.clone() };
+        let set = membershippb::ClusterMemberAttrSetRequest {
+            member_id: self.shared.member_id.0,
+            member_attributes: Some(attributes),
+        };
+        self.propose(Command::MemberAttributes(set)).await?;
+        if self.shared.cluster().version.as_deref() != Some(version) {
+            let set = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
+            self.propose(Command::ClusterVersion(set)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn member(m: &membershippb::Member) -> pb::Member {
+    let raft = m.raft_attributes.clone().unwrap_or_default();
+    let attributes = m.member_attributes.clone().unwrap_or_default();
+    pb::Member {
+        id: m.id,
+        name: attributes.name,
+        peer_urls: raft.peer_urls,
+        client_urls: attributes.client_urls,
+        is_learner: raft.is_learner,
+    }
+}

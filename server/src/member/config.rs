@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a member is told before it starts, and what it tells the daemon.
+//!
+//! Owns      the configuration, the reasons not to start, the observer.
+//! Holds     each reason is one line: what, where, and what to do.
+//! Never     reads a flag or a file: the daemon did.
+
+use cairn_core::{AutoCompaction, ClusterId, MemberId};
+use cairn_engine::{Error as EngineError, io::Vfs};
+use cairn_proto::etcdserverpb as pb;
+use std::{path::PathBuf, sync::Arc};
+
+/// Everything a member needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct MemberConfig {
+    pub name: String,
+    /// The data directory; the member's own files are below `member/` in it.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`: the log elsewhere.
+    pub wal_dir: Option<PathBuf>,
+    /// `--initial-advertise-peer-urls`: with the token they give the member its id.
+    pub peer_urls: Vec<String>,
+    /// `--advertise-client-urls`.
+    pub client_urls: Vec<String>,
+    /// `--initial-cluster-token`.
+    pub cluster_token: String,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub pre_vote: bool,
+    /// `--quota-backend-bytes` as given: 0 is 2 GiB, negative is no quota.
+    pub quota_bytes: i64,
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    pub auto_compaction: AutoCompaction,
+    pub watch_progress_interval_ms: u64,
+    /// Remaining times of leases are recorded through the log (LEASE-26).
+    pub lease_checkpoints: bool,
+    /// What the draws of this member start from: election timeouts, lease ids, timers, the log's salt.
+    pub seed: u64,
+    /// Where the files are: the system's, but in tests.
+    pub vfs: Arc<dyn Vfs>,
+}
+
+impl MemberConfig {
+    /// What etcd's defaults are, for a member whose files are in `data_dir`. `seed` is fresh for each start.
+    pub fn new(data_dir: PathBuf, seed: u64) -> MemberConfig {
+        MemberConfig {
+            name: "default".to_owned(),
+            data_dir,
+            wal_dir: None,
+            peer_urls: vec!["http://localhost:2380".to_owned()],
+            client_urls: vec!["http://localhost:2379".to_owned()],
+            cluster_token: "etcd-cluster".to_owned(),
+            heartbeat_ms: 100,
+            election_ms: 1000,
+            pre_vote: true,
+            quota_bytes: 0,
+            max_request_bytes: 1_572_864,
+            max_txn_ops: 128,
+            auto_compaction: AutoCompaction::Off,
+            watch_progress_interval_ms: 600_000,
+            lease_checkpoints: true,
+            seed,
+            vfs: Arc::new(cairn_engine::io::StdVfs),
+        }
+    }
+
+    pub(super) fn election_ticks(&self) -> usize {
+        (self.election_ms / self.heartbeat_ms.max(1)).max(1) as usize
+    }
+
+    /// The quota in bytes; `None` if there is none (QU-1).
+    pub(super) fn quota(&self) -> Option<u64> {
+        match self.quota_bytes {
+            0 => Some(2 << 30),
+            n => u64::try_from(n).ok(),
+        }
+    }
+
+    /// How long a request may take (LIMIT-5).
+    pub(super) fn request_timeout_ms(&self) -> u64 {
+        5_000 + 2 * self.election_ticks() as u64 * self.heartbeat_ms
+    }
+
+    /// From this size on a watch response is cut, if the client asked for it (WATCH-32).
+    pub(super) fn fragment_bytes(&self) -> usize {
+        self.max_request_bytes + (512 << 10)
+    }
+}
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{} was made by etcd and is left untouched: choose another --data-dir", .0.display())]
+    MadeByEtcd(PathBuf),
+    #[error("data directory {} is in use by another process: stop it, or choose another --data-dir", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot access data directory {}: {source}", dir.display())]
+    Access { dir: PathBuf, source: std::io::Error },
+    /// Files are missing that belong to others.
+    #[error("{0}")]
+    Incomplete(String),
+    /// The engine's own words name file and place.
+    #[error("{0}")]
+    Engine(#[from] EngineError),
+    /// The log and the state do not fit, or an entry cannot be applied.
+    #[error("{0}")]
+    Recovery(String),
+    /// It ended while it was starting.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// Why a member ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// By [`super::Member::stop`].
+    Stopped,
+    /// Of a failure: one line that says which.
+    Failed(String),
+}
+
+/// What the threads tell the daemon: log lines and figures.
+pub trait Observer: Send + Sync + 'static {
+    /// A line for the log.
+    fn log(&self, level: Level, message: &str, fields: &[(&'static str, String)]);
+    /// One group commit of the log took so long.
+    fn wal_synced(&self, _seconds: f64) {}
+    /// One committed batch was applied.
+    fn applied(&self, _entries: usize, _seconds: f64) {}
+    /// One checkpoint of the tree file took so long.
+    fn checkpointed(&self, _seconds: f64) {}
+}
+
+/// How much a line matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// A view of the member for Status, health and metrics. Costs a few loads and locks.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    pub cluster_id: ClusterId,
+    pub member_id: MemberId,
+    /// 0 when none is known.
+    pub leader: u64,
+    pub is_leader: bool,
+    pub is_learner: bool,
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub raft_term: u64,
+    /// Term of the last applied entry.
+    pub applied_term: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+    pub db_size: i64,
+    pub db_size_in_use: i64,
+    /// Effective; `None` when there is none.
+    pub quota_bytes: Option<u64>,
+    /// As `major.minor.0`; `None` until it is decided.
+    pub cluster_version: Option<String>,
+    pub alarms: Vec<pb::AlarmMember>,
+    pub leases: usize,
+    pub watchers: usize,
+    pub watch_streams: usize,
+    pub slow_watchers: usize,
+    pub events_delivered: u64,
+    pub pending_proposals: usize,
+    pub leader_changes: u64,
+}

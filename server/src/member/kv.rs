@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads, writes and transactions of clients.
+//!
+//! Owns      the way of a KV request through the member: quota, door, log or view, response.
+//! Holds     1. the checks come in etcd's order: quota, then shape (PUT-2, AUTH-10);
+//!           2. a proposal is made at most once, and its caller's impatience does not take it back (LIMIT-8).
+//! Never     blocks the runtime on a long walk: those go to the blocking pool.
+
+use super::{
+    Member, Refusal,
+    shared::{Answer, ReplicaMessage},
+};
+use cairn_core::{
+    Command, convert,
+    door::{self, TxnPath},
+    replica::Proposal,
+    state::{Applied, Carried},
+};
+use cairn_mvcc::{OpError, RangeDone, RangeEnd, RangeOp, RangeStream, Reader, TxnDone};
+use cairn_proto::{errors, etcdserverpb as pb, serve};
+use std::{sync::atomic::Ordering, time::Duration};
+use tokio::sync::oneshot;
+
+/// A range of at most this many pairs is answered on the spot.
+const PAIRS_ON_THE_SPOT: i64 = 64;
+
+impl Member {
+    pub async fn range(&self, r: pb::RangeRequest) -> Result<serve::RangeResponse, Refusal> {
+        door::check_range(&r)?;
+        if !r.serializable {
+            self.linearize().await?;
+        }
+        let done = self.read_range(convert::range_op(r)).await?;
+        let header = self.header_at(done.revision);
+        Ok(convert::range_response(done, header))
+    }
+
+    /// The same in chunks, for answers of any size (KV-27).
+    pub async fn range_stream(&self, r: pb::RangeRequest) -> Result<RangeChunks, Refusal> {
+        door::check_range_stream(&r)?;
+        if !r.serializable {
+            self.linearize().await?;
+        }
+        let count_only = r.count_only;
+        let stream = self.shared.reader.range_stream(&convert::range_op(r));
+        let stream = stream.map_err(|error| self.refusal(error))?;
+        Ok(RangeChunks { member: self.clone(), stream: Some(stream), keys: FIRST_CHUNK_KEYS, count_only })
+    }
+
+    pub async fn put(&self, r: pb::PutRequest) -> Result<serve::PutResponse, Refusal> {
+        self.check_quota(door::put_cost(&r)).await?;
+        door::check_put(&r)?;
+        match self.propose(Command::Put(r)).await? {
+            Applied::Put { revision, prev_kv } => {
+                Ok(convert::put_response(prev_kv, self.header_at(revision)))
+            }
+            other => unreachable!("a put came to {other:?}"),
+        }
+    }
+
+    pub async fn delete_range(
+        &self,
+        r: pb::DeleteRangeRequest,
+    ) -> Result<serve::DeleteRangeResponse, Refusal> {
+        door::check_delete_range(&r)?;
+        match self.propose(Command::DeleteRange(r)).await? {
+            Applied::DeleteRange { revision, deleted, prev_kvs } => {
+                Ok(convert::delete_response(deleted, prev_kvs, self.header_at(revision)))
+            }
+            other => unreachable!("a delete came to {other:?}"),
+        }
+    }
+
+    pub async fn txn(&self, r: pb::TxnRequest) -> Result<serve::TxnResponse, Refusal> {
+        self.check_quota(door::txn_cost(&r)).await?;
+        door::check_txn(&r, self.shared.config.max_txn_ops)?;
+        let done = match door::txn_path(&r) {
+            TxnPath::Propose => match self.propose(Command::Txn(r)).await? {
+                Applied::Txn(done) => done,
+                other => unreachable!("a transaction came to {other:?}"),
+            },
+            path => {
+                if path == TxnPath::Linearizable {
+                    self.linearize().await?;
+                }
+                let op = convert::txn_op(r);
+                self.read(false, move |reader| reader.txn(&op)).await?
+            }
+        };
+        self.txn_response(done).await
+    }
+
+    pub async fn compact(&self, r: pb::CompactionRequest) -> Result<pb::CompactionResponse, Refusal> {
+        let applied = self.propose(Command::Compact(r)).await;
+        let wait_for = match &applied {
+            Ok(_) => Some(r.revision),
+            // The compaction that is under way may be the one that was asked for (COMPACT-9).
+            Err(errors::COMPACTED) => self.shared.reader.compact_revision().ok(),
+            Err(_) => None,
+        };
+        if let Some(revision) = wait_for.filter(|_| r.physical) {
+            self.wait_purged(revision).await?;
+        }
+        match applied? {
+            Applied::Compact { revision } => {
+                Ok(pb::CompactionResponse { header: Some(self.header_at(revision)) })
+            }
+            other => unreachable!("a compaction came to {other:?}"),
+        }
+    }
+
+    async fn wait_purged(&self, revision: i64) -> Result<(), Refusal> {
+        let mut purged = self.shared.purged.subscribe();
+        tokio::select! {
+            // The sender lives as long as the member.
+            _ = purged.wait_for(|done| *done >= revision) => Ok(()),
+            _ = self.shared.wait_ended() => Err(errors::STOPPED),
+        }
+    }
+
+    async fn txn_response(&self, done: TxnDone) -> Result<serve::TxnResponse, Refusal> {
+        let header = self.header_at(done.revision);
+        let long = has_long_range(&done);
+        self.read(long, move |reader| {
+            convert::txn_response(done, header, &mut |deferred| reader.range_deferred(&deferred))
+        })
+        .await
+    }
+
+    async fn read_range(&self, op: RangeOp) -> Result<RangeDone, Refusal> {
+        let long = is_long(&op);
+        self.read(long, move |reader| reader.range(&op)).await
+    }
+
+    /// Reads from a view, long walks beside the runtime.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        long: bool,
+        walk: impl FnOnce(&Reader) -> Result<T, OpError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let done = if long {
+            let reader = self.shared.reader.clone();
+            let task = tokio::task::spawn_blocking(move || walk(&reader));
+            match task.await {
+                Ok(done) => done,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        } else {
+            walk(&self.shared.reader)
+        };
+        done.map_err(|error| self.refusal(error))
+    }
+
+    /// The refusal for a failed read. Damage is never served: the member ends, with the place in its reason.
+    pub(super) fn refusal(&self, error: OpError) -> Refusal {
+        match convert::refusal(error) {
+            Ok(refusal) => refusal,
+            Err(engine) => {
+                self.shared.fail(engine.to_string());
+                errors::STOPPED
+            }
+        }
+    }
+
+    /// Sends a request through the log and waits until it is applied here.
+    pub(super) async fn propose(&self, command: Command) -> Result<Applied, Refusal> {
+        let shared = &self.shared;
+        if shared.stopping.load(Ordering::Acquire) {
+            return Err(errors::STOPPED);
+        }
+        let data = command.encode(shared.ids.draw());
+        if data.len() > shared.config.max_request_bytes {
+            return Err(errors::REQUEST_TOO_LARGE);
+        }
+        let raft = &shared.raft;
+        let committed = raft.committed.load(Ordering::Relaxed);
+        let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
+        let units = shared.admission.enter(data.len(), gap).await?;
+        let (to, answer) = oneshot::channel();
+        let carried = Carried { command, answer: Answer::Client { to, units } };
+        if shared.replica.push(ReplicaMessage::Propose(Proposal { data, carried })).is_err() {
+            return Err(errors::STOPPED);
+        }
+        let patience = Duration::from_millis(shared.config.request_timeout_ms());
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(result)) => result,
+            // Dropped unanswered: the member ended.
+            Ok(Err(_)) => Err(errors::STOPPED),
+            Err(_) if raft.leader.load(Ordering::Relaxed) == 0 => Err(errors::CONTEXT_DEADLINE_EXCEEDED),
+            Err(_) => Err(errors::TIMEOUT),
+        }
+    }
+
+    /// Refuses what would take the store past its quota, and raises the alarm (ALARM-1, ALARM-2). etcd asks
+    /// once more when it applies, and may then do a write that it refuses (ALARM-3): this does not.
+    pub(super) async fn check_quota(&self, cost: u64) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        let Some(quota) = shared.config.quota().filter(|_| cost > 0) else { return Ok(()) };
+        if shared.disk_full.load(Ordering::Relaxed) {
+            return Err(errors::NO_SPACE);
+        }
+        if shared.db_size.load(Ordering::Relaxed) + cost < quota {
+            return Ok(());
+        }
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate as i32,
+            member_id: shared.member_id.0,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        self.propose(Command::Alarm(alarm)).await?;
+        Err(errors::NO_SPACE)
+    }
+}
+
+/// Whether a range may walk or copy a lot.
+fn is_long(op: &RangeOp) -> bool {
+    let one = op.keys.end == RangeEnd::Single;
+    let page = op.limit > 0 && op.limit <= PAIRS_ON_THE_SPOT;
+    !(one || page || op.count_only)
+}
+
+fn has_long_range(done: &TxnDone) -> bool {
+    use cairn_mvcc::OpDone;
+    done.responses.iter().any(|response| match response {
+        OpDone::Range(deferred) => is_long(&deferred.op),
+        OpDone::Txn(done) => has_long_range(done),
+        OpDone::Put(_) | OpDone::Delete(_) => false,
+    })
+}
+
+/// Pairs in the first chunk (KV-30).
+const FIRST_CHUNK_KEYS: usize = 10;
+
+/// A range that is sent in chunks at one revision (KV-27 to KV-31).
+pub struct RangeChunks {
+    member: Member,
+    stream: Option<RangeStream>,
+    keys: usize,
+    count_only: bool,
+}
+
+impl RangeChunks {
+    /// The next message; `None` after the last, which alone has header, count and `more`.
+    pub async fn next(&mut self) -> Option<Result<serve::RangeStreamResponse, Refusal>> {
+        let mut stream = self.stream.take()?;
+        let keys = self.keys;
+        let chunk = self
+            .member
+            .read(keys > PAIRS_ON_THE_SPOT as usize, move |reader| {
+                let chunk = reader.range_chunk(&mut stream, keys)?;
+                Ok((chunk, stream))
+            })
+            .await;
+        let (chunk, stream) = match chunk {
+            Ok((Some(chunk), stream)) => (chunk, stream),
+            Ok((None, _)) => return None,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        self.adapt(chunk.kvs.iter().map(|kv| kv.len()).sum());
+        let mut response = serve::RangeResponse { kvs: chunk.kvs, ..Default::default() };
+        match chunk.totals {
+            Some(totals) => {
+                response.header = Some(self.member.header_at(totals.revision));
+                response.count = totals.count;
+                response.more = totals.more && !self.count_only;
+            }
+            None => self.stream = Some(stream),
+        }
+        Some(Ok(serve::RangeStreamResponse { range_response: Some(response) }))
+    }
+
+    /// Twice the keys while chunks are small, half of them after a large one (KV-30).
+    fn adapt(&mut self, bytes: usize) {
+        let max = self.member.shared.config.max_request_bytes;
+        if bytes < max / 2 {
+            self.keys = self.keys.saturating_mul(2);
+        } else if bytes > max * 2 {
+            self.keys = (self.keys / 2).max(1);
+        }
+    }
+}

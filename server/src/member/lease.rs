@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Leases, as clients use them.
+//!
+//! Owns      the way of a Lease request through the member.
+//! Holds     a lease that has run out is answered for only after its end was applied (LEASE-13).
+//! Never     keeps a time: the lessor does.
+
+use super::{Member, Refusal};
+use cairn_core::{
+    Command, door,
+    lessor::{KeepAlive, TimeLeft},
+    state::Applied,
+};
+use cairn_proto::{errors, etcdserverpb as pb};
+use std::time::Duration;
+
+impl Member {
+    pub async fn lease_grant(&self, mut r: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
+        self.check_quota(door::lease_grant_cost()).await?;
+        if r.id == 0 {
+            r.id = self.shared.ids.draw_lease();
+        }
+        // One that is too large goes as it is: it is refused after the alarms, when it is applied.
+        r.ttl = self.shared.lessor().effective_ttl_s(r.ttl).unwrap_or(r.ttl);
+        match self.propose(Command::LeaseGrant(r)).await? {
+            Applied::LeaseGrant { revision, id, ttl_s } => Ok(pb::LeaseGrantResponse {
+                header: Some(self.header_at(revision)),
+                id,
+                ttl: ttl_s,
+                error: String::new(),
+            }),
+            other => unreachable!("a grant came to {other:?}"),
+        }
+    }
+
+    pub async fn lease_revoke(&self, r: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Refusal> {
+        match self.propose(Command::LeaseRevoke(r)).await? {
+            Applied::LeaseRevoke { revision } => {
+                Ok(pb::LeaseRevokeResponse { header: Some(self.header_at(revision)) })
+            }
+            other => unreachable!("a revoke came to {other:?}"),
+        }
+    }
+
+    /// Renews one lease. The header is taken before the renewal (HDR-6); an unknown lease has TTL 0.
+    pub async fn lease_keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Refusal> {
+        let header = self.header();
+        let patience = Duration::from_millis(self.shared.config.request_timeout_ms());
+        let ttl = tokio::select! {
+            ttl = tokio::time::timeout(patience, self.renew(id)) => ttl.unwrap_or(Err(errors::TIMEOUT))?,
+            _ = self.shared.wait_ended() => return Err(errors::STOPPED),
+        };
+        Ok(pb::LeaseKeepAliveResponse { header: Some(header), id, ttl })
+    }
+
+    async fn renew(&self, id: i64) -> Result<i64, Refusal> {
+        loop {
+            let revoked = self.shared.revoked.notified();
+            tokio::pin!(revoked);
+            revoked.as_mut().enable();
+            let now_ms = self.shared.now_ms();
+            let kept = self.shared.lessor().keep_alive(now_ms, id);
+            match kept {
+                KeepAlive::Renewed { ttl_s } => return Ok(ttl_s),
+                KeepAlive::NotFound => return Ok(0),
+                KeepAlive::NotPrimary => return Err(errors::NOT_PRIMARY),
+                KeepAlive::Expiring => revoked.await,
+                KeepAlive::ClearCheckpoint => {
+                    let checkpoints = vec![pb::LeaseCheckpoint { id, remaining_ttl: 0 }];
+                    let clear = pb::LeaseCheckpointRequest { checkpoints };
+                    self.propose(Command::LeaseCheckpoint(clear)).await?;
+                }
+            }
+        }
+    }
+
+    pub async fn lease_time_to_live(
+        &self,
+        r: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
+        self.linearize().await?;
+        let left = self.shared.lessor().time_left(self.shared.now_ms(), r.id);
+        let mut response =
+            pb::LeaseTimeToLiveResponse { header: Some(self.header()), id: r.id, ..Default::default() };
+        match left {
+            None => response.ttl = -1,
+            Some(TimeLeft { ttl_s, granted_ttl_s }) => {
+                response.ttl = ttl_s;
+                response.granted_ttl = granted_ttl_s;
+                if r.keys {
+                    response.keys = self.read(true, move |reader| reader.keys_of_lease(r.id)).await?;
+                }
+            }
+        }
+        Ok(response)
+    }
+
+    pub async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Refusal> {
+        let ids = self.shared.lessor().ids();
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        Ok(pb::LeaseLeasesResponse { header: Some(self.header()), leases })
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One running member: the threads that drive the core, and the handle through which services use it.
+//!
+//! Owns      the order of start and stop, and the queues between the threads.
+//! Holds     1. an answer is given after its write is durable and applied, never before;
+//!           2. what a handle reads without [`Member::linearize`] may be old, and is never inconsistent;
+//!           3. a member that fails says why once, and answers nothing as done after that.
+//! Never     decides what a request means: that is `cairn-core`.
+
+mod admission;
+mod cluster;
+mod config;
+mod datadir;
+mod history;
+mod kv;
+mod lease;
+mod open;
+mod queue;
+mod shared;
+mod threads;
+mod watch;
+
+pub use cairn_core::{AutoCompaction, ClusterId, MemberId, Refusal};
+pub use config::{Ended, Level, MemberConfig, MemberStatus, Observer, StartError};
+pub use kv::RangeChunks;
+pub use watch::WatchStream;
+
+use cairn_core::{
+    ids::RequestIds,
+    watch::{Hub, HubOptions},
+};
+use cairn_proto::{errors, etcdserverpb as pb};
+use open::{Opened, draw};
+use shared::{RaftFigures, ReplicaMessage, Shared, spawn};
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{Notify, oneshot, watch as watch_channel};
+
+/// The version of the cluster that this server's API is that of (VE-2).
+const CLUSTER_VERSION: &str = "3.7.0";
+/// How long a stop waits for requests under way (SD rules bound it together with the rest).
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A member that runs. Clones share it.
+#[derive(Clone)]
+pub struct Member {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Member {
+    /// Opens or makes the data directory, replays the log, and returns when the member leads, has applied
+    /// its log and has published its name: it is ready to serve.
+    ///
+    /// # Errors
+    /// One line that says what, where, and what to do; nothing was overwritten.
+    pub async fn start(config: MemberConfig, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
+        let (config, opened) = {
+            let task =
+                tokio::task::spawn_blocking(move || open::open(&config).map(|opened| (config, opened)));
+            match task.await {
+                Ok(opened) => opened?,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        };
+        let member = Member::run(config, observer, opened)?;
+        let ended = |ended: Ended| match ended {
+            Ended::Failed(why) => StartError::Ended(why),
+            Ended::Stopped => StartError::Ended("the member was stopped while it was starting".to_owned()),
+        };
+        let mut ready = member.shared.ready.subscribe();
+        tokio::select! {
+            // The sender lives as long as the member.
+            _ = ready.wait_for(|ready| *ready) => {}
+            why = member.shared.wait_ended() => {
+                member.join().await;
+                return Err(ended(why));
+            }
+        }
+        while let Err(refusal) = member.publish(CLUSTER_VERSION).await {
+            if let Some(why) = member.shared.ended.get() {
+                member.join().await;
+                return Err(ended(why.clone()));
+            }
+            let fields = [("error", refusal.text.to_owned())];
+            member.shared.log(Level::Warn, "failed to publish local member to cluster through raft", &fields);
+        }
+        Ok(member)
+    }
+
+    fn run(config: MemberConfig, observer: Arc<dyn Observer>, opened: Opened) -> Result<Member, StartError> {
+        let Opened { dir, member_id, cluster_id, db, wal, state, lessor, replica, overlay_bytes } = opened;
+        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let reader = state.reader();
+        let hub_options = HubOptions {
+            progress_interval_ms: config.watch_progress_interval_ms,
+            seed: draw(config.seed, 4),
+            ..HubOptions::default()
+        };
+        let revision = reader.revision().map_err(|e| StartError::Recovery(e.to_string()))?;
+        let (applied_index, applied_term) = state.applied();
+        let figures = RaftFigures::default();
+        figures.applied_index.store(applied_index, Ordering::Relaxed);
+        figures.applied_term.store(applied_term, Ordering::Relaxed);
+        let shared = Arc::new(Shared {
+            config,
+            observer,
+            member_id,
+            cluster_id,
+            started: Instant::now(),
+            db,
+            wal,
+            reader,
+            replica: Default::default(),
+            state: Default::default(),
+            log: Default::default(),
+            checkpointer: Default::default(),
+            catchup: Default::default(),
+            overlay_room: Default::default(),
+            overlay_bytes,
+            hub: Mutex::new(Hub::new(revision, hub_options)),
+            lessor,
+            cluster: Mutex::new(Arc::new(state.cluster().clone())),
+            raft: figures,
+            admission: Default::default(),
+            ids: RequestIds::new(member_id, wall_ms),
+            revoked: Notify::new(),
+            purged: watch_channel::Sender::new(-1),
+            db_size: AtomicU64::new(0),
+            disk_full: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            ended: OnceLock::new(),
+            ended_notify: Notify::new(),
+            ready: watch_channel::Sender::new(false),
+            _dir: dir,
+        });
+        shared.update_db_size();
+        let mut threads = Vec::new();
+        let mut start = |thread: std::io::Result<JoinHandle<()>>| match thread {
+            Ok(handle) => {
+                threads.push(handle);
+                Ok(())
+            }
+            Err(e) => Err(StartError::Ended(format!("cannot start a thread: {e}"))),
+        };
+        start(spawn(&shared, "log", threads::log::run))?;
+        start(spawn(&shared, "checkpointer", threads::checkpointer::run))?;
+        start(spawn(&shared, "catchup", threads::catchup::run))?;
+        start(spawn(&shared, "state", |shared| threads::state::run(shared, state)))?;
+        start(spawn(&shared, "replica", |shared| threads::replica::run(shared, replica)))?;
+        Ok(Member { shared, threads: Arc::new(Mutex::new(threads)) })
+    }
+
+    /// Ends the member: no new request is taken, those under way are answered as far as they can be within
+    /// a few seconds, the log is sealed.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let started = Instant::now();
+        while self.shared.raft.proposals.load(Ordering::Relaxed) > 0 || self.shared.applying() {
+            if started.elapsed() > STOP_PATIENCE || self.shared.is_ended() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.shared.end(Ended::Stopped);
+        self.join().await;
+    }
+
+    /// Resolves when the member has ended, by [`Member::stop`] or by a failure.
+    pub async fn ended(&self) -> Ended {
+        self.shared.wait_ended().await
+    }
+
+    async fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().expect("nothing fails under this lock"));
+        let join = move || threads.into_iter().for_each(|t| t.join().expect("a thread catches its panics"));
+        tokio::task::spawn_blocking(join).await.expect("joining does not panic");
+    }
+
+    /// Waits until everything that was answered before this call is visible here (KV-24).
+    ///
+    /// # Errors
+    /// When there is no leader to ask, or it changed meanwhile (KV-25).
+    pub async fn linearize(&self) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        // Alone, what this member has applied is all that anyone was ever told.
+        if shared.raft.reads_alone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (waiter, answer) = oneshot::channel();
+        if shared.replica.push(ReplicaMessage::Read(waiter)).is_err() {
+            return Err(errors::STOPPED);
+        }
+        let patience = Duration::from_millis(shared.config.request_timeout_ms());
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(errors::STOPPED),
+            Err(_) => Err(errors::TIMEOUT),
+        }
+    }
+
+    /// The full header of an answer given now (HDR-3).
+    pub fn header(&self) -> pb::ResponseHeader {
+        self.header_at(self.shared.reader.revision().unwrap_or_default())
+    }
+
+    fn header_at(&self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.shared.cluster_id.0,
+            member_id: self.shared.member_id.0,
+            revision,
+            raft_term: self.shared.raft.term.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn has_leader(&self) -> bool {
+        self.shared.raft.leader.load(Ordering::Relaxed) != 0
+    }
+}

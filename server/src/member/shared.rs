@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the threads of a member and its handles share.
+//!
+//! Owns      the queues, the figures that are read without a queue, the clock, and the way to an end.
+//! Holds     1. `applied_index` moves only after the view with that index is published, so who sees it
+//!              reads at least that;
+//!           2. the first failure is the reason; nothing is answered as done after it.
+//! Never     holds one of its locks while taking another, but for the lessor's under the state's turn.
+
+use super::{
+    admission::Admission,
+    config::{Ended, Level, MemberConfig, Observer},
+    datadir::DataDir,
+    queue::Inbox,
+};
+use cairn_core::{
+    ClusterId, Command, MemberId, Refusal,
+    ids::RequestIds,
+    lessor::Lessor,
+    replica::{Committed, Leadership, Proposal, conf::ConfChange},
+    state::{Applied, Carried, ClusterView},
+    watch::Hub,
+};
+use cairn_engine::{Db, wal::Wal};
+use cairn_mvcc::Reader;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// Where the outcome of a request goes.
+pub(super) enum Answer {
+    Client {
+        to: oneshot::Sender<Result<Applied, Refusal>>,
+        units: u32,
+    },
+    /// The member's own; auto-compaction learns from it whether it succeeded.
+    Compaction(i64),
+    /// The member's own, tried again by itself.
+    Nobody,
+}
+
+pub(super) type Kept = Carried<Answer>;
+pub(super) type ReadWaiter = oneshot::Sender<Result<(), Refusal>>;
+
+/// What the replica's thread is told.
+pub(super) enum ReplicaMessage {
+    Propose(Proposal<Kept>),
+    Read(ReadWaiter),
+    Durable(u64),
+    ConfApplied { index: u64, change: Option<ConfChange> },
+}
+
+/// What the state's thread is told.
+pub(super) enum StateMessage {
+    Committed(Vec<Committed<Kept>>),
+    /// Answer these once the index is applied.
+    Reads(u64, Vec<ReadWaiter>),
+    Leadership(Leadership),
+    /// A checkpoint was made: a purge may go on.
+    Wake,
+}
+
+/// What the checkpointer is told.
+pub(super) enum CheckpointMessage {
+    /// Something may be due.
+    Look,
+    /// Somebody waits for a checkpoint.
+    Checkpoint,
+    /// Fold everything and give back what is free.
+    Defragment(oneshot::Sender<Result<(), String>>),
+}
+
+/// A wake-up without a message.
+pub(super) type Signal = Inbox<()>;
+
+/// Raft as others see it. Written by the replica's and the state's threads.
+#[derive(Default)]
+pub(super) struct RaftFigures {
+    pub term: AtomicU64,
+    pub leader: AtomicU64,
+    pub leads: AtomicBool,
+    pub committed: AtomicU64,
+    pub applied_index: AtomicU64,
+    pub applied_term: AtomicU64,
+    /// This member leads alone and has applied the first entry of its term: what it has applied is all
+    /// there is, so a linearizable read needs no round.
+    pub reads_alone: AtomicBool,
+    pub leader_changes: AtomicU64,
+    pub proposals: AtomicU64,
+}
+
+pub(super) struct Shared {
+    pub config: MemberConfig,
+    pub observer: Arc<dyn Observer>,
+    pub member_id: MemberId,
+    pub cluster_id: ClusterId,
+    pub started: Instant,
+    pub db: Db,
+    pub wal: Arc<Wal>,
+    pub reader: Reader,
+    pub replica: Inbox<ReplicaMessage>,
+    pub state: Inbox<StateMessage>,
+    pub log: Signal,
+    pub checkpointer: Inbox<CheckpointMessage>,
+    pub catchup: Arc<Signal>,
+    /// Told after each checkpoint.
+    pub overlay_room: Signal,
+    /// The overlay's size at which a checkpoint is due.
+    pub overlay_bytes: u64,
+    pub hub: Mutex<Hub>,
+    pub lessor: Arc<Mutex<Lessor>>,
+    pub cluster: Mutex<Arc<ClusterView>>,
+    pub raft: RaftFigures,
+    pub admission: Admission,
+    pub ids: RequestIds,
+    /// Told each time that a revoke was applied.
+    pub revoked: Notify,
+    /// Everything up to this compact revision is purged.
+    pub purged: watch::Sender<i64>,
+    pub db_size: AtomicU64,
+    /// The log has no room: what would make it grow is refused.
+    pub disk_full: AtomicBool,
+    /// The member is stopping: no request is taken any more.
+    pub stopping: AtomicBool,
+    pub ended: OnceLock<Ended>,
+    pub ended_notify: Notify,
+    /// The member leads and has applied everything before its term.
+    pub ready: watch::Sender<bool>,
+    /// Locked as long as anything of the member is in use.
+    pub _dir: DataDir,
+}
+
+impl Shared {
+    /// Milliseconds since the member started: the only clock of the core.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    pub fn log(&self, level: Level, message: &str, fields: &[(&'static str, String)]) {
+        self.observer.log(level, message, fields);
+    }
+
+    pub fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().expect("a failure under the hub's lock ends the member")
+    }
+
+    pub fn lessor(&self) -> MutexGuard<'_, Lessor> {
+        self.lessor.lock().expect("a failure under the lessor's lock ends the member")
+    }
+
+    pub fn cluster(&self) -> Arc<ClusterView> {
+        self.cluster.lock().expect("nothing fails under this lock").clone()
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// Whether it ended for a failure: then nothing is written any more.
+    pub fn failed(&self) -> bool {
+        matches!(self.ended.get(), Some(Ended::Failed(_)))
+    }
+
+    /// Whether something committed is not applied yet.
+    pub fn applying(&self) -> bool {
+        self.raft.committed.load(Ordering::Acquire) > self.raft.applied_index.load(Ordering::Acquire)
+    }
+
+    /// Takes the size that the quota counts from the store's figures: pages in use, pages that later
+    /// checkpoints give back, and what is not in the file yet.
+    pub fn update_db_size(&self) {
+        let stats = self.db.stats();
+        let size = stats.used_bytes + stats.pending_bytes + stats.overlay_bytes;
+        self.db_size.store(size, Ordering::Relaxed);
+    }
+
+    /// Sends a request of the member itself through the log.
+    pub fn propose_own(&self, command: Command, answer: Answer) {
+        let data = command.encode(self.ids.draw());
+        let proposal = Proposal { data, carried: Carried { command, answer } };
+        // A closed queue means that the member ends.
+        self.replica.push(ReplicaMessage::Propose(proposal)).ok();
+    }
+
+    /// Ends the member: the first reason stays.
+    pub fn end(&self, why: Ended) {
+        self.stopping.store(true, Ordering::Release);
+        if self.ended.set(why).is_ok() {
+            self.raft.reads_alone.store(false, Ordering::Release);
+            self.ended_notify.notify_waiters();
+            self.admission.close();
+        }
+        self.replica.close();
+    }
+
+    /// Ends the member for a failure: nothing is answered as done any more.
+    pub fn fail(&self, why: String) {
+        self.end(Ended::Failed(why));
+    }
+
+    /// Resolves once the member has ended.
+    pub async fn wait_ended(&self) -> Ended {
+        loop {
+            let notified = self.ended_notify.notified();
+            if let Some(ended) = self.ended.get() {
+                return ended.clone();
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Wakes tasks, outside all locks.
+pub(super) fn wake_all(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// Runs one thread of the member; a panic in it ends the member, because its state is in doubt.
+pub(super) fn spawn(
+    shared: &Arc<Shared>,
+    name: &'static str,
+    run: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let shared = shared.clone();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&shared)));
+        if let Err(panic) = result {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            shared.fail(format!("the {name} thread panicked: {text}; this is a bug"));
+        }
+    })
+}
+
+/// How long a thread waits when nothing is due.
+pub(super) const IDLE: Duration = Duration::from_secs(1);

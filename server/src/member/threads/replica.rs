@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The replica's thread: everything that came meanwhile is one step of each kind, and so one append.
+//!
+//! Owns      the replica and its ticks.
+//! Holds     effects are performed in the order in which the replica gave them.
+//! Never     waits for anything but its queue and its next tick.
+
+use super::super::shared::{Answer, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage};
+use cairn_core::replica::{Effects, Input, Proposal, Replica, conf::ConfChange};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+type Machine = Replica<Kept, ReadWaiter>;
+
+/// Messages of one look at the queue, by kind.
+#[derive(Default)]
+struct Sorted {
+    proposals: Vec<Proposal<Kept>>,
+    reads: Vec<ReadWaiter>,
+    durable: Option<u64>,
+    conf: Vec<(u64, Option<ConfChange>)>,
+}
+
+pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
+    let tick = Duration::from_millis(shared.config.heartbeat_ms);
+    let mut next_tick = Instant::now() + tick;
+    let mut messages = Vec::new();
+    let mut effects = Effects::default();
+    let mut applied = 0;
+    loop {
+        let patience = next_tick.saturating_duration_since(Instant::now());
+        let open = shared.replica.drain(&mut messages, patience);
+        let mut sorted = sort(&mut messages);
+        let now_ms = shared.now_ms();
+        let mut step = |input| replica.step(now_ms, input, &mut effects);
+        if let Some(batch) = sorted.durable {
+            step(Input::Durable { batch });
+        }
+        let index = shared.raft.applied_index.load(Ordering::Acquire);
+        if index > applied && sorted.conf.is_empty() {
+            applied = index;
+            step(Input::Applied { index });
+        }
+        for (index, change) in sorted.conf.drain(..) {
+            step(Input::ConfApplied { index, change });
+        }
+        if !sorted.reads.is_empty() {
+            step(Input::Read(std::mem::take(&mut sorted.reads)));
+        }
+        if !sorted.proposals.is_empty() {
+            step(Input::Propose(std::mem::take(&mut sorted.proposals)));
+        }
+        if Instant::now() >= next_tick {
+            step(Input::Tick);
+            next_tick = (next_tick + tick).max(Instant::now());
+        }
+        shared.raft.committed.store(replica.committed(), Ordering::Release);
+        shared.raft.proposals.store(replica.proposals() as u64, Ordering::Relaxed);
+        perform(shared, &mut effects);
+        if !open || shared.is_ended() {
+            break;
+        }
+    }
+    replica.drain(&mut effects);
+    perform(shared, &mut effects);
+    shared.state.close();
+    shared.log.close();
+}
+
+fn sort(messages: &mut Vec<ReplicaMessage>) -> Sorted {
+    let mut sorted = Sorted::default();
+    for message in messages.drain(..) {
+        match message {
+            ReplicaMessage::Propose(proposal) => sorted.proposals.push(proposal),
+            ReplicaMessage::Read(waiter) => sorted.reads.push(waiter),
+            ReplicaMessage::Durable(batch) => sorted.durable = sorted.durable.max(Some(batch)),
+            ReplicaMessage::ConfApplied { index, change } => sorted.conf.push((index, change)),
+        }
+    }
+    sorted
+}
+
+fn perform(shared: &Shared, effects: &mut Effects<Kept, ReadWaiter>) {
+    if let Some(why) = effects.failed.take() {
+        shared.fail(why);
+    }
+    if std::mem::take(&mut effects.sync) {
+        shared.log.extend([()]);
+    }
+    // Members of a cluster of one have nobody to send to.
+    effects.messages.clear();
+    let mut messages = Vec::new();
+    if let Some(leadership) = effects.leadership.take() {
+        shared.raft.term.store(leadership.term, Ordering::Release);
+        let before = shared.raft.leader.swap(leadership.leader, Ordering::AcqRel);
+        if leadership.leader != 0 && leadership.leader != before {
+            shared.raft.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        shared.raft.leads.store(leadership.leads, Ordering::Release);
+        if !(leadership.leads && leadership.alone) {
+            shared.raft.reads_alone.store(false, Ordering::Release);
+        }
+        messages.push(StateMessage::Leadership(leadership));
+    }
+    if !effects.committed.is_empty() {
+        messages.push(StateMessage::Committed(std::mem::take(&mut effects.committed)));
+    }
+    messages.extend(effects.reads.drain(..).map(|(index, waiting)| StateMessage::Reads(index, waiting)));
+    if !messages.is_empty() {
+        shared.state.extend(messages);
+    }
+    for (kept, refusal) in effects.refused.drain(..) {
+        if let Answer::Client { to, units } = kept.answer {
+            shared.admission.leave(units);
+            // The caller may have gone away.
+            to.send(Err(refusal)).ok();
+        }
+    }
+    for (waiter, refusal) in effects.refused_reads.drain(..) {
+        waiter.send(Err(refusal)).ok();
+    }
+}

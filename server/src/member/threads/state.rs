@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state's thread: applies what is committed, tells the watchers, answers; and in between revokes
+//! leases, compacts and purges.
+//!
+//! Owns      the state, and the timers of leases and auto-compaction.
+//! Holds     the order after a batch: published, then the applied index, then the watchers, then the
+//!           answers. Who got an answer finds its write wherever it looks.
+//! Never     holds Raft back: its queue takes what is committed, and admission bounds that.
+
+use super::super::{
+    config::Level,
+    history::ReaderHistory,
+    shared::{
+        Answer, CheckpointMessage, IDLE, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage, wake_all,
+    },
+};
+use cairn_core::{
+    Command, Refusal,
+    compactor::Compactor,
+    lessor::{CHECKPOINTS_PER_ENTRY, SCAN_INTERVAL_MS},
+    replica::{Committed, Leadership},
+    state::{Applied, Fatal, Outcome, State},
+};
+use cairn_mvcc::{PurgeBudget, PurgeProgress, RevisionEvents};
+use cairn_proto::{errors, etcdserverpb as pb};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// Entries that are applied as one transaction; what is more waits for the next.
+const ENTRIES_PER_BATCH: usize = 4096;
+/// The overlay may grow to this many times the size at which a checkpoint is due; then apply waits.
+const OVERLAY_TIMES_MAX: u64 = 2;
+/// How long apply waits for the checkpointer before it asks again.
+const OVERLAY_PATIENCE: Duration = Duration::from_millis(100);
+/// Entries that one slice of a purge looks at.
+const ENTRIES_PER_PURGE: usize = 1000;
+/// A purge that is held up by a reader breaks its hold after this long.
+const HOLD_PATIENCE_MS: u64 = 30_000;
+
+struct Running<'a> {
+    shared: &'a Arc<Shared>,
+    state: State,
+    history: ReaderHistory,
+    compactor: Compactor,
+    leadership: Leadership,
+    /// Reads that wait until an index is applied.
+    reads: BTreeMap<u64, Vec<ReadWaiter>>,
+    next_scan_ms: u64,
+    purge: Purge,
+    /// Since when a purge waits for a reader.
+    held_since_ms: Option<u64>,
+}
+
+/// Where the purge of compacted revisions stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purge {
+    Idle,
+    /// There is a slice to do.
+    Ready,
+    /// For a reader or a checkpoint: it is looked at again after a message or a while.
+    Waiting,
+}
+
+pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
+    let compactor = Compactor::new(shared.config.auto_compaction, shared.now_ms(), revision(shared));
+    let history = ReaderHistory(shared.reader.clone());
+    let mut running = Running {
+        shared,
+        state,
+        history,
+        compactor,
+        leadership: Leadership::default(),
+        reads: BTreeMap::new(),
+        next_scan_ms: 0,
+        // A purge that an earlier run did not finish goes on.
+        purge: Purge::Ready,
+        held_since_ms: None,
+    };
+    let mut messages = Vec::new();
+    loop {
+        let open = shared.state.drain(&mut messages, running.patience());
+        if let Err(fatal) = running.turn(&mut messages) {
+            shared.fail(fatal.to_string());
+        }
+        if !open || shared.failed() {
+            break;
+        }
+    }
+    shared.checkpointer.close();
+    shared.catchup.close();
+    let wakers = {
+        let mut hub = shared.hub();
+        hub.close();
+        hub.take_wakers()
+    };
+    wake_all(wakers);
+}
+
+fn revision(shared: &Shared) -> i64 {
+    shared.reader.revision().unwrap_or_default()
+}
+
+impl Running<'_> {
+    /// How long there is nothing to do without a message.
+    fn patience(&self) -> Duration {
+        if self.purge == Purge::Ready {
+            return Duration::ZERO;
+        }
+        let now_ms = self.shared.now_ms();
+        let timers = [Some(self.next_scan_ms), self.compactor.next_ms(), self.shared.hub().next_tick_ms()];
+        let due_ms = timers.into_iter().flatten().min().unwrap_or(u64::MAX);
+        Duration::from_millis(due_ms.saturating_sub(now_ms)).min(IDLE)
+    }
+
+    fn turn(&mut self, messages: &mut Vec<StateMessage>) -> Result<(), Fatal> {
+        let mut entries: Vec<Committed<Kept>> = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                StateMessage::Committed(mut more) if entries.is_empty() => entries.append(&mut more),
+                StateMessage::Committed(more) => entries.extend(more),
+                StateMessage::Reads(index, waiting) => self.reads.entry(index).or_default().extend(waiting),
+                StateMessage::Leadership(leadership) => self.follow(leadership),
+                StateMessage::Wake => {}
+            }
+            if self.purge == Purge::Waiting {
+                self.purge = Purge::Ready;
+            }
+        }
+        let mut rest = entries.into_iter();
+        loop {
+            let batch: Vec<_> = rest.by_ref().take(ENTRIES_PER_BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            self.apply(batch)?;
+            self.wait_for_overlay();
+        }
+        self.answer_reads();
+        self.timers();
+        self.purge()
+    }
+
+    fn apply(&mut self, batch: Vec<Committed<Kept>>) -> Result<(), Fatal> {
+        let started = Instant::now();
+        let entries = batch.len();
+        let mut outcome = Outcome::default();
+        self.state.apply(self.shared.now_ms(), batch, &mut outcome)?;
+        let (index, term) = self.state.applied();
+        if outcome.cluster_changed {
+            *self.shared.cluster.lock().expect("nothing fails under this lock") =
+                Arc::new(self.state.cluster().clone());
+        }
+        self.shared.raft.applied_term.store(term, Ordering::Release);
+        self.shared.raft.applied_index.store(index, Ordering::Release);
+        self.shared.update_db_size();
+        self.publish(&outcome.events)?;
+        self.lead_if_due();
+        if outcome.revoked {
+            self.shared.revoked.notify_waiters();
+        }
+        if outcome.compacted.is_some() {
+            self.purge = Purge::Ready;
+        }
+        self.answer(outcome.answers);
+        let conf = outcome.conf.into_iter();
+        self.shared.replica.extend(conf.map(|(index, change)| ReplicaMessage::ConfApplied { index, change }));
+        self.shared.observer.applied(entries, started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn publish(&mut self, events: &[Arc<RevisionEvents>]) -> Result<(), Fatal> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let (wakers, lagging) = {
+            let mut hub = self.shared.hub();
+            hub.publish(events, &self.history)
+                .map_err(|e| Fatal::Stored { what: "pair before an event", why: e.to_string() })?;
+            (hub.take_wakers(), hub.wants_plan())
+        };
+        wake_all(wakers);
+        if lagging {
+            self.shared.catchup.extend([()]);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, answers: Vec<(Answer, Result<Applied, Refusal>)>) {
+        for (answer, result) in answers {
+            match answer {
+                Answer::Client { to, units } => {
+                    self.shared.admission.leave(units);
+                    // The caller may have gone away.
+                    to.send(result).ok();
+                }
+                Answer::Compaction(revision) => {
+                    if result.is_ok() || result.as_ref().err() == Some(&errors::COMPACTED) {
+                        self.compactor.succeeded(self.shared.now_ms(), revision);
+                        let fields = [("revision", revision.to_string())];
+                        self.shared.log(Level::Info, "completed auto compaction", &fields);
+                    }
+                }
+                Answer::Nobody => {}
+            }
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        let (index, _) = self.state.applied();
+        while let Some(first) = self.reads.first_entry() {
+            if *first.key() > index {
+                break;
+            }
+            for waiter in first.remove() {
+                waiter.send(Ok(())).ok();
+            }
+        }
+    }
+
+    fn follow(&mut self, leadership: Leadership) {
+        let led = std::mem::replace(&mut self.leadership, leadership).leads;
+        if led && !leadership.leads {
+            self.shared.lessor().demote();
+            self.shared.ready.send_replace(false);
+        }
+    }
+
+    /// A new leader takes the leases over once it has applied everything before its term (LEASE-8); from
+    /// then on, if it is alone, what it has applied is all there is.
+    fn lead_if_due(&mut self) {
+        let (_, term) = self.state.applied();
+        if !self.leadership.leads || term != self.leadership.term || *self.shared.ready.borrow() {
+            return;
+        }
+        self.shared.lessor().promote(self.shared.now_ms(), self.shared.config.election_ms);
+        self.shared.raft.reads_alone.store(self.leadership.alone, Ordering::Release);
+        self.shared.ready.send_replace(true);
+    }
+
+    fn timers(&mut self) {
+        let now_ms = self.shared.now_ms();
+        if now_ms >= self.next_scan_ms {
+            self.next_scan_ms = now_ms + SCAN_INTERVAL_MS;
+            self.scan_leases(now_ms);
+        }
+        if self.compactor.next_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let leads = self.leadership.leads;
+            if let Some(revision) = self.compactor.tick(now_ms, revision(self.shared), leads) {
+                let command = Command::Compact(pb::CompactionRequest { revision, physical: false });
+                self.shared.propose_own(command, Answer::Compaction(revision));
+            }
+        }
+        let wakers = {
+            let mut hub = self.shared.hub();
+            hub.tick(now_ms);
+            hub.take_wakers()
+        };
+        wake_all(wakers);
+    }
+
+    fn scan_leases(&mut self, now_ms: u64) {
+        let (expired, checkpoints) = {
+            let mut lessor = self.shared.lessor();
+            let expired = lessor.expired(now_ms, self.shared.config.request_timeout_ms());
+            (expired, lessor.checkpoints_due(now_ms, CHECKPOINTS_PER_ENTRY))
+        };
+        for id in expired {
+            let command = Command::LeaseRevoke(pb::LeaseRevokeRequest { id });
+            self.shared.propose_own(command, Answer::Nobody);
+        }
+        if !checkpoints.is_empty() {
+            let one = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = checkpoints.into_iter().map(one).collect();
+            let command = Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
+            self.shared.propose_own(command, Answer::Nobody);
+        }
+    }
+
+    /// One slice of what compactions left behind.
+    fn purge(&mut self) -> Result<(), Fatal> {
+        if self.purge == Purge::Idle {
+            return Ok(());
+        }
+        let now_ms = self.shared.now_ms();
+        let break_holds = self.held_since_ms.is_some_and(|since_ms| now_ms >= since_ms + HOLD_PATIENCE_MS);
+        let budget = PurgeBudget { entries: ENTRIES_PER_PURGE, break_holds };
+        let progress = self.state.store_mut().purge_step(budget)?;
+        if !matches!(progress, PurgeProgress::Held(_)) {
+            self.held_since_ms = None;
+        }
+        self.purge = match progress {
+            PurgeProgress::Idle => Purge::Idle,
+            PurgeProgress::More => Purge::Ready,
+            PurgeProgress::Done(revision) => {
+                self.shared.purged.send_replace(revision);
+                Purge::Ready
+            }
+            PurgeProgress::Held(_) => {
+                self.held_since_ms.get_or_insert(now_ms);
+                Purge::Waiting
+            }
+            PurgeProgress::AwaitsCheckpoint => {
+                self.shared.checkpointer.extend([CheckpointMessage::Checkpoint]);
+                Purge::Waiting
+            }
+        };
+        Ok(())
+    }
+
+    /// Apply waits while two overlays are full: the checkpointer is behind, and memory is bounded.
+    fn wait_for_overlay(&mut self) {
+        let max = self.shared.overlay_bytes * OVERLAY_TIMES_MAX;
+        let mut wakes = Vec::new();
+        while self.shared.db.overlay_bytes() > max && !self.shared.failed() {
+            self.shared.checkpointer.extend([CheckpointMessage::Checkpoint]);
+            self.shared.overlay_room.drain(&mut wakes, OVERLAY_PATIENCE);
+            wakes.clear();
+        }
+    }
+}
