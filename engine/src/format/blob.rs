@@ -12,7 +12,7 @@
 //! A segment is at most [`EXTENT_PAGES_MAX`] pages, so that no blob needs 4 GiB of file in a row.
 
 use super::Fault;
-use super::node::{EXTENT_PAGES_MAX, HEADER_BYTES, Header, Kind, put_header};
+use super::header::{EXTENT_PAGES_MAX, HEADER_BYTES, Header, Kind, pages_for, put_header};
 use crate::page::{PAGE_BYTES, PageId};
 
 /// Bytes of a [`BlobRef`] on disk.
@@ -94,13 +94,13 @@ pub fn segment_bytes_at(npages: u16) -> usize {
     HEADER_BYTES + 4 * (usize::from(npages).saturating_sub(1)) + BLOB_REF_BYTES
 }
 
-/// Encodes one segment; [`seal`](super::node::seal) then says where it lies.
+/// Encodes one segment; [`seal`](super::header::seal) then says where it lies.
 ///
 /// # Panics
 /// If `bytes` are empty or more than [`SEGMENT_BYTES_MAX`].
 pub(crate) fn encode_segment(tree: u8, bytes: &[u8], next: Option<&BlobRef>) -> Vec<u8> {
     assert!(!bytes.is_empty() && bytes.len() <= SEGMENT_BYTES_MAX, "a segment of {} bytes", bytes.len());
-    let npages = super::node::pages_for(HEADER_BYTES + BLOB_REF_BYTES + bytes.len());
+    let npages = pages_for(HEADER_BYTES + BLOB_REF_BYTES + bytes.len());
     let npages = u16::try_from(npages).expect("a segment's pages fit its header");
     let from = segment_bytes_at(npages);
     let used = from + bytes.len();

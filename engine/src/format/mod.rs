@@ -8,6 +8,7 @@
 
 pub mod blob;
 pub mod crc;
+pub mod header;
 pub mod node;
 pub mod slot;
 pub mod superblock;

@@ -14,7 +14,8 @@ use super::items::{Items, separator};
 use super::read::walk_blob;
 use crate::error::Error;
 use crate::format::blob::{BlobRef, SEGMENT_BYTES_MAX, encode_segment};
-use crate::format::node::{self, KEY_HEAD_BYTES, VALUE_INLINE_MAX};
+use crate::format::header::seal;
+use crate::format::node::{KEY_HEAD_BYTES, VALUE_INLINE_MAX};
 use crate::page::{NodePtr, PAGE_BYTES, PageId, PageSink, PageSource};
 
 /// The lower bound of a node, as its parent knows it.
@@ -125,7 +126,7 @@ impl<'w, S: PageSource + ?Sized, K: PageSink + ?Sized> Writer<'w, S, K> {
     fn place(&mut self, mut bytes: Vec<u8>) -> Result<(PageId, u16, u32), Error> {
         let npages = u16::try_from(bytes.len() / PAGE_BYTES).expect("an extent's pages fit its header");
         let page = self.sink.allocate(npages.into())?;
-        let crc = node::seal(&mut bytes, self.ctx.uuid, page, self.ctx.seq);
+        let crc = seal(&mut bytes, self.ctx.uuid, page, self.ctx.seq);
         self.sink.write(page, bytes)?;
         Ok((page, npages, crc))
     }

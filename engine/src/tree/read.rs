@@ -16,9 +16,8 @@ use bytes::Bytes;
 use super::{Ctx, Weight};
 use crate::error::Error;
 use crate::format::blob::{BLOB_REF_BYTES, BlobRef, Segment};
-use crate::format::node::{
-    self, EXTENT_PAGES_MAX, Header, KEY_HEAD_BYTES, KeyCell, Kind, Layout, NODE_PAGES_MAX, ValueCell,
-};
+use crate::format::header::{EXTENT_PAGES_MAX, Header, Kind, NODE_PAGES_MAX, page_crc};
+use crate::format::node::{KEY_HEAD_BYTES, KeyCell, Layout, ValueCell, key_head};
 use crate::format::{Fault, crc};
 use crate::page::{NodePtr, PAGE_BYTES, PageBuf, PageId, PageSource, TreeRoot};
 
@@ -246,7 +245,7 @@ impl ExtentBuf {
         let id = self.head.page.plus(page as u64);
         if page > 0 && !src.is_verified(id) {
             let at = page * PAGE_BYTES;
-            let stated = node::page_crc(&self.buf[..PAGE_BYTES], page);
+            let stated = page_crc(&self.buf[..PAGE_BYTES], page);
             let (Some(bytes), Some(stated)) = (self.buf.get(at..at + PAGE_BYTES), stated) else {
                 return Err(self
                     .fault(ctx, Fault::new("page of an extent", 16, self.head.npages.into(), page as u64)));
@@ -403,7 +402,7 @@ impl Node {
         }
         let rest = &key[shared..];
         let keys = self.layout.keys(bytes).map_err(fault)?;
-        let head = node::key_head(rest);
+        let head = key_head(rest);
         while low < high {
             let middle = low + (high - low) / 2;
             let order = match keys.head(middle) {

@@ -9,7 +9,7 @@
 use std::ops::Bound;
 
 use cairn_engine::Error;
-use cairn_engine::format::node::Header;
+use cairn_engine::format::header::Header;
 use cairn_engine::page::{PAGE_BYTES, TreeRoot};
 use cairn_engine::tree::{self, Ctx, ExtentKind, Shape, Weight};
 

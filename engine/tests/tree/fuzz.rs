@@ -9,7 +9,8 @@ use std::ops::Bound;
 
 use cairn_engine::Error;
 use cairn_engine::format::blob::Segment;
-use cairn_engine::format::node::{Header, Kind, Layout, seal};
+use cairn_engine::format::header::{Header, Kind, seal};
+use cairn_engine::format::node::Layout;
 use cairn_engine::page::{NodePtr, PAGE_BYTES, PageId, TreeRoot};
 use cairn_engine::tree::{self, Ctx, Shape, Weight};
 
