@@ -203,7 +203,7 @@ fn setting(plan: &Plan, cpus: Cpus) -> String {
         Cpus::Pinned { server, client } => format!("server on CPU {server}, client on CPU {client}"),
     };
     format!(
-        "{} rounds of {} s a workload, {} keys of {} bytes, values of {} bytes, {} connections; {cpus}{}",
+        "rounds: {}, {} s a workload each, {} keys of {} bytes, values of {} bytes, {} connections; {cpus}{}",
         plan.rounds,
         plan.length.as_secs_f64(),
         plan.shape.keys,

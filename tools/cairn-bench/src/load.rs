@@ -382,6 +382,10 @@ impl Counters {
 }
 
 #[cfg(test)]
+#[path = "load_tests.rs"]
+mod served;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
