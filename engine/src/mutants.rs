@@ -15,6 +15,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("wal-segment-released-early", "one segment more than allowed is let go"),
     ("wal-recycled-before-its-name-is-gone", "a released file is rewritten while its old name may come back"),
     ("wal-append-to-a-recovered-tail", "after a restart the log goes on in the segment that it found"),
+    ("wal-goes-on-after-a-failed-sync", "a failed write or sync does not end the writing"),
     ("wal-recovered-tail-not-synced", "what is read at open is trusted without a sync"),
     ("slot-before-data", "a commit slot is written before the pages it points at are synced"),
     ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),

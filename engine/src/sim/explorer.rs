@@ -51,7 +51,8 @@ pub struct Report {
     pub checks: u64,
     /// Different images, by what is on them.
     pub distinct: u64,
-    /// The different images by cause (torn, dropped, reordered, whole) and by the phase they came from.
+    /// The different images by cause (torn, dropped, reordered, whole) and by the phase they came from. One
+    /// that can come about in several ways counts under each of them.
     pub by_cause: BTreeMap<&'static str, u64>,
 }
 
@@ -104,6 +105,7 @@ pub struct Explorer {
     /// By hash of the image: the largest `acked` and the smallest `submitted` it was checked with.
     seen: HashMap<u64, (u64, u64)>,
     distinct: HashSet<u64>,
+    by_cause: HashSet<(&'static str, u64)>,
     report: Report,
 }
 
@@ -116,6 +118,7 @@ impl Explorer {
             limits,
             seen: HashMap::new(),
             distinct: HashSet::new(),
+            by_cause: HashSet::new(),
             report: Report::default(),
         }
     }
@@ -217,10 +220,10 @@ impl Explorer {
         selections.retain(|selection| {
             self.report.images += 1;
             let hash = point.image(selection).hash();
-            if self.distinct.insert(hash) {
-                *self.report.by_cause.entry(cause(selection)).or_default() += 1;
-                if !point.phase.is_empty() {
-                    *self.report.by_cause.entry(point.phase).or_default() += 1;
+            self.distinct.insert(hash);
+            for cause in [cause(selection), point.phase] {
+                if !cause.is_empty() && self.by_cause.insert((cause, hash)) {
+                    *self.report.by_cause.entry(cause).or_default() += 1;
                 }
             }
             match self.seen.entry(hash) {

@@ -19,7 +19,8 @@ pub enum Fault {
     /// A change of names fails with EIO and does nothing.
     Name,
     /// A sync fails. The cache keeps the new bytes and takes them for clean: reads show them, later syncs
-    /// succeed, and the disk does not have them (ext4, XFS).
+    /// succeed, and the disk does not have them (ext4, XFS). Names are journaled and stay dirty, as with
+    /// `SyncOnce`: where a journal cannot be written, the file system goes read-only.
     SyncKeepsCache,
     /// A sync fails, and the cache goes back to what the disk has (Btrfs).
     SyncRevertsCache,

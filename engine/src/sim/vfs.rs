@@ -235,6 +235,17 @@ impl SimVfs {
         state.durable.dirs.insert(dir);
     }
 
+    /// Flips the bits of `mask` in one durable byte of a file that exists.
+    pub fn flip(&self, path: &Path, offset: u64, mask: u8) {
+        let mut state = self.state();
+        let ino = *state.cache.names.get(path).expect("the file exists");
+        let mut byte = [0];
+        assert!(state.cache.files[&ino].read(&mut byte, offset), "the byte is inside the file");
+        let change = Change::Write { ino, offset, bytes: [byte[0] ^ mask].into() };
+        state.cache.apply(&change);
+        state.durable.apply(&change);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a failed test already; what it left is still worth reporting.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -297,11 +308,14 @@ impl State {
     }
 
     /// Makes durable the pending changes that `covers` picks, in their order.
-    fn sync(&mut self, covers: impl Fn(&Change) -> bool) -> io::Result<()> {
+    fn sync(&mut self, covers: impl Fn(&Change) -> bool, of_names: bool) -> io::Result<()> {
         if self.sync_failed {
             self.counters.syncs_after_failure += 1;
         }
-        let fault = self.enter(Call::Sync);
+        let fault = match self.enter(Call::Sync) {
+            Some(Fault::SyncKeepsCache) if of_names => Some(Fault::SyncOnce),
+            fault => fault,
+        };
         if fault.is_some() {
             self.sync_failed = true;
             self.record();
@@ -390,7 +404,7 @@ impl Vfs for SimVfs {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.counters.dir_syncs += 1;
-        state.sync(|change| change.is_in_dir(path))
+        state.sync(|change| change.is_in_dir(path), true)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -475,7 +489,7 @@ impl VFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.counters.syncs += 1;
-        state.sync(|change| change.file() == Some(self.ino))
+        state.sync(|change| change.file() == Some(self.ino), false)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

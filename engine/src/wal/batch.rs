@@ -168,7 +168,7 @@ fn push(buffer: &mut Vec<u8>, kind: u8, entry_kind: u8, index: u64, term: u64, d
     buffer.resize(buffer.len().next_multiple_of(8), 0);
 }
 
-fn record_crc(header: &[u8], data: &[u8]) -> u32 {
+pub(super) fn record_crc(header: &[u8], data: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&header[0..4]);
     crc.update(&header[8..]);

@@ -13,6 +13,8 @@
 mod batch;
 mod cache;
 mod files;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod index;
 mod reader;
 mod recover;
@@ -222,6 +224,9 @@ impl Wal {
     /// changed then. [`Error::Format`] for the log of another member or a newer build.
     pub fn open(dir: &Path, options: WalOptions, evidence: Evidence) -> Result<(Wal, Replay)> {
         let files = LogFiles::new(Arc::clone(&options.vfs), dir);
+        // The process before this one may have ended between a rename and its sync. What is built on the
+        // names that are found must not outlive them.
+        files.sync_dir()?;
         let listed = files.list()?;
         let (names, others): (Vec<_>, Vec<_>) =
             listed.into_iter().partition(|path| segment::seq_of(path).is_some());
@@ -245,8 +250,8 @@ impl Wal {
             shared.segments.push_back(LiveSegment { segment, max_index: run.max_index });
         }
         let newest = found.run.last().expect("a recovered log has a segment");
-        shared.next_segment_bytes =
-            (2 * newest.end).next_power_of_two().clamp(options.first_segment_bytes, options.segment_bytes);
+        let sized = (2 * newest.end).next_power_of_two();
+        shared.next_segment_bytes = sized.max(options.first_segment_bytes).min(options.segment_bytes);
         let start = writer::Start {
             seq: newest.seq + 1,
             carry: found.carry,

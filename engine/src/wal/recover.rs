@@ -180,6 +180,11 @@ impl<'a> Reader<'a> {
     /// Reads one segment of the run, up to the seal that the next one is, or to its end if it is the newest.
     fn segment(&mut self, file: usize, bytes: &[u8], seal: Option<Seal>) -> Result<()> {
         let header = self.header(file, bytes)?;
+        if seal.is_none() && (bytes.len() as u64) < header.file_bytes {
+            let short = "the newest segment was cut, or the one after it is missing: its length";
+            let short = Corruption::new(&self.files[file], short).at(bytes.len() as u64);
+            return Err(short.mismatch(header.file_bytes, bytes.len()).into());
+        }
         let first = self.first_batch(file, bytes)?;
         if self.index.is_none() {
             // Nothing is known of the batches before the oldest segment: its first one is the beginning.

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!  0  magic "CAIRNWAL"      16  member id u64     40  salt of the file's former life u64, 0 = none
-//!  8  format u32            24  segment seq u64   48  zeros
+//!  8  format u32            24  segment seq u64   48  length of the file u64, then zeros
 //! 12  feature flags u32     32  salt u64        4092  CRC-32 of the 4092 bytes before
 //! ```
 
@@ -38,6 +38,9 @@ pub(super) struct SegmentHeader {
     pub(super) salt: u64,
     /// The salt of the batches that the file held before it was recycled; 0 if it was new.
     pub(super) former_salt: u64,
+    /// The length of the file. It is cut only once the next segment is durable, so a newest segment that
+    /// is shorter has lost something.
+    pub(super) file_bytes: u64,
 }
 
 impl SegmentHeader {
@@ -49,6 +52,7 @@ impl SegmentHeader {
         block[24..32].copy_from_slice(&self.seq.to_le_bytes());
         block[32..40].copy_from_slice(&self.salt.to_le_bytes());
         block[40..48].copy_from_slice(&self.former_salt.to_le_bytes());
+        block[48..56].copy_from_slice(&self.file_bytes.to_le_bytes());
         let crc = crc32fast::hash(&block[..CRC_AT]);
         block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         block
@@ -82,6 +86,7 @@ impl SegmentHeader {
             seq: u64_at(block, 24),
             salt: u64_at(block, 32),
             former_salt: u64_at(block, 40),
+            file_bytes: u64_at(block, 48),
         })
     }
 }
@@ -125,7 +130,8 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader = SegmentHeader { member_id: 1, seq: 2, salt: 3, former_salt: 4 };
+    const HEADER: SegmentHeader =
+        SegmentHeader { member_id: 1, seq: 2, salt: 3, former_salt: 4, file_bytes: 5 };
 
     fn refused(change: impl FnOnce(&mut [u8; BLOCK_BYTES]), fix_crc: bool) -> String {
         let mut block = HEADER.encode();

@@ -61,8 +61,10 @@ pub(super) struct Writer {
     /// The newest append that is written, and the log's state after it.
     written: BatchNo,
     end: Carry,
-    /// True while something is written that may or may not survive.
+    /// True while records are written, or a segment is named, that may or may not survive.
     dirty: bool,
+    /// True while anything is written that is not synced, a seal included.
+    unsynced: bool,
     /// True once a later batch says that the newest one with records was durable.
     sealed: bool,
     batches: u64,
@@ -186,7 +188,8 @@ impl Wal {
             while let Some(pending) = queue.pop_back() {
                 shared.queue.push_front(pending);
             }
-            if !matches!(error, Error::NoSpace { .. }) || writer.dirty {
+            let survives = matches!(error, Error::NoSpace { .. }) && !writer.dirty;
+            if !survives && !planted("wal-goes-on-after-a-failed-sync") {
                 let file = writer.segment.path.clone();
                 shared.poisoned.get_or_insert(file);
             }
@@ -205,7 +208,7 @@ impl Wal {
             let fitting = writer.fitting(queue);
             if fitting == 0 {
                 let bytes_min = next.bytes() + OVERHEAD_BYTES;
-                writer.sync()?;
+                writer.sync_all()?;
                 writer.change_segment(self, bytes_min)?;
                 continue;
             }
@@ -285,6 +288,7 @@ impl Writer {
             written: BatchNo(0),
             end,
             dirty: false,
+            unsynced: false,
             sealed: true,
             batches: 1,
             written_bytes: 2 * BLOCK,
@@ -327,6 +331,7 @@ impl Writer {
         }
         // Set before the write, because one that fails has done who knows what.
         self.dirty = true;
+        self.unsynced = true;
         self.sealed = false;
         self.segment
             .file
@@ -337,9 +342,13 @@ impl Writer {
         Ok(places)
     }
 
-    /// Makes what is written durable.
+    /// Makes the records that are written durable. A seal alone is not worth a sync.
     fn sync(&mut self) -> Result<()> {
-        if !self.dirty {
+        if self.dirty { self.sync_all() } else { Ok(()) }
+    }
+
+    fn sync_all(&mut self) -> Result<()> {
+        if !self.unsynced {
             return Ok(());
         }
         if !planted("wal-sync-skipped") {
@@ -347,6 +356,7 @@ impl Writer {
         }
         self.syncs += 1;
         self.dirty = false;
+        self.unsynced = false;
         self.durable_no = self.last_no;
         Ok(())
     }
@@ -365,6 +375,7 @@ impl Writer {
             .write_all_at(&block, self.offset)
             .map_err(|e| Error::io("write", &self.segment.path, Some(self.offset), e))?;
         self.offset += BLOCK;
+        self.unsynced = true;
         self.sealed = true;
         self.batches += 1;
         self.written_bytes += BLOCK;
@@ -373,7 +384,7 @@ impl Writer {
 
     /// Goes on in a new segment with room for `bytes_min`. The present one is durable.
     fn change_segment(&mut self, wal: &Wal, bytes_min: u64) -> Result<()> {
-        assert!(!self.dirty, "a segment is durable before the next one exists");
+        assert!(!self.unsynced, "a segment is durable before the next one exists");
         let bytes = wal.shared().next_segment_bytes;
         let start = Start {
             seq: self.segment.seq + 1,
@@ -422,8 +433,13 @@ fn name_segment(
     spare: Spare,
 ) -> Result<(LiveSegment, (u64, u32))> {
     let salt = salt(options.salt_seed, start.seq);
-    let header =
-        SegmentHeader { member_id: options.member_id, seq: start.seq, salt, former_salt: spare.former_salt };
+    let header = SegmentHeader {
+        member_id: options.member_id,
+        seq: start.seq,
+        salt,
+        former_salt: spare.former_salt,
+        file_bytes: spare.bytes,
+    };
     let mut first = Vec::with_capacity(BLOCK_BYTES);
     batch::begin(&mut first);
     batch::push_carry(&mut first, &start.carry);

@@ -2,4 +2,11 @@
 //! Tests of the write-ahead log, through its public face and a simulated disk.
 
 mod basics;
+mod crash;
+mod damage;
+mod fuzz;
+mod golden;
+mod matrix;
+mod model;
+mod mutants;
 mod script;

@@ -30,11 +30,12 @@ pub const DIR: &str = "/wal";
 pub const INSTALL: InstallId = InstallId(7);
 pub const BASE: Base = Base { index: 0, term: 0, install: INSTALL };
 
-/// Small segments: changes of segment after a few batches.
+/// Small segments: changes of segment after a few batches. With an odd seed they do not grow, so that
+/// released ones are fit to be recycled.
 pub fn options(disk: &SimVfs, salt_seed: u64) -> WalOptions {
     let mut options = WalOptions::new(Arc::new(disk.clone()), 1, salt_seed);
     options.first_segment_bytes = 32 << 10;
-    options.segment_bytes = 64 << 10;
+    options.segment_bytes = if salt_seed % 2 == 1 { 32 << 10 } else { 64 << 10 };
     options.batch_bytes_max = 16 << 10;
     options.cache_bytes = 4 << 10;
     options
@@ -65,7 +66,7 @@ pub fn describe(opened: &Result<(Wal, Replay), Error>) -> String {
 
 pub fn check(script: &str, expect: Expect) {
     let mut disk = SimVfs::new();
-    let mut wal = Some(Wal::create(Path::new(DIR), options(&disk, 1), BASE).expect("a new log"));
+    let mut wal = Some(Wal::create(Path::new(DIR), options(&disk, 0), BASE).expect("a new log"));
     let mut processes = 1;
     let mut out = String::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -87,7 +88,7 @@ pub fn check(script: &str, expect: Expect) {
                 (0, 0)
             };
             let evidence = Evidence { applied_index, applied_term, install: install.unwrap_or(INSTALL) };
-            let opened = Wal::open(Path::new(DIR), options(&disk, processes), evidence);
+            let opened = Wal::open(Path::new(DIR), options(&disk, 2 * processes), evidence);
             let text = describe(&opened);
             wal = opened.ok().map(|(wal, _)| wal);
             text
