@@ -23,7 +23,6 @@ pub const ALL: &[(&str, &str)] = &[
     ("readers-not-asked", "a freed extent is written again under a reader"),
     ("bitmap-in-place", "a region's bitmap is written over the version before it"),
     ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
-    ("chosen-slot-not-synced", "recovery goes on before the slot it chose is durable"),
     ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),
     ("log-released-to-the-unconfirmed", "the log is released up to a checkpoint whose slot is not synced"),
     ("created-without-directory-sync", "a new tree file's name is not made durable"),

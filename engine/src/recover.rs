@@ -5,11 +5,15 @@
 //! Holds     1. a new file has its name only once it is whole and durable;
 //!           2. the newest slot that is whole, fits the file, and whose roots verify is chosen; to fall back
 //!              past one whose roots do not verify is said;
-//!           3. the chosen slot is written again, every newer or broken one is zeroed, and both are synced
-//!              before anything else is written: a rejected slot would otherwise come back after the next
-//!              crash and point into pages that are in use again;
+//!           3. every newer or broken slot is zeroed, and the file synced, before anything else is written: a
+//!              rejected slot would otherwise come back after the next crash and point into pages that are in
+//!              use again;
 //!           4. a read error is an error, never a reason to fall back.
 //! Never     looks at more of the trees than their roots, unless the space map is damaged.
+//!
+//! The chosen slot is synced and not written again: a torn write could take the only slot there is. It may be
+//! in the cache alone, if the process before this one died of a failed sync. Then the one before it is durable,
+//! and the log reaches back to that one (I4), so nothing hangs on it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -141,14 +145,15 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     let file = Arc::new(TreeFile::new(handle, &path));
     let pages = file.pages()?;
     let (superblock, broken_twin) = read_superblock(&file, pages)?;
-    let ring = Ring::read(&file, superblock.uuid, pages)?;
-    let (chosen, fell_back) = ring.choose(&file, superblock.uuid)?;
+    let ring = Ring::read(&file, superblock.uuid)?;
+    let (chosen, fell_back) = ring.choose(&file, superblock.uuid, pages)?;
     let roots = match_schema(&file, trees, chosen)?;
     let ctxs = contexts(trees, options, &file, superblock.uuid, chosen.seq);
     let source = mapped(options, &file, pages)?;
     let checkpoint = Arc::new(Checkpoint::new(chosen.seq, roots, ctxs, source));
 
-    let before = [1, 2].map(|n| ring.whole(chosen.seq.checked_sub(n)?).map(previous));
+    let whole = |seq| ring.whole(seq).filter(|slot| slot.high_water <= pages).map(previous);
+    let before = [1, 2].map(|n| whole(chosen.seq.checked_sub(n)?));
     let Loaded { space, newer, rebuilt } = space::load(
         superblock.uuid,
         previous(chosen),
@@ -164,8 +169,6 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     if let Some(twin) = broken_twin {
         write(twin, &superblock.encode())?;
     }
-    let chosen_bytes = chosen.encode(superblock.uuid);
-    write(slot::position(chosen.seq), &chosen_bytes)?;
     if !planted("rejected-slot-kept") {
         for page in ring.newer_or_broken(chosen.seq) {
             write(page, &zeros)?;
@@ -174,9 +177,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     for page in newer {
         write(page, &zeros)?;
     }
-    if !planted("chosen-slot-not-synced") {
-        file.sync()?;
-    }
+    file.sync()?;
 
     let last_keys = last_keys(&checkpoint, trees)?;
     let recovered = Recovered {
@@ -266,18 +267,18 @@ struct Ring {
 
 struct Position {
     page: PageId,
-    /// A whole slot that fits the file.
+    /// A whole slot.
     slot: Option<Slot>,
     crc: u32,
     blank: bool,
 }
 
 impl Ring {
-    fn read(file: &TreeFile, uuid: u64, pages: u64) -> Result<Ring> {
+    fn read(file: &TreeFile, uuid: u64) -> Result<Ring> {
         let mut positions = Vec::new();
         for at in slot::positions() {
             let page = read_page(file, at)?;
-            let slot = Slot::decode(&page, uuid, at).filter(|slot| slot.high_water <= pages);
+            let slot = Slot::decode(&page, uuid, at);
             let blank = page.iter().all(|byte| *byte == 0);
             positions.push(Position { page: at, slot, crc: slot::crc(&page), blank });
         }
@@ -294,13 +295,13 @@ impl Ring {
     }
 
     /// The newest slot whose roots verify, and whether a newer one's did not.
-    fn choose(&self, file: &TreeFile, uuid: u64) -> Result<(&Slot, bool)> {
+    fn choose(&self, file: &TreeFile, uuid: u64, pages: u64) -> Result<(&Slot, bool)> {
         let mut slots: Vec<&Slot> = self.positions.iter().filter_map(|at| at.slot.as_ref()).collect();
         slots.sort_by_key(|slot| std::cmp::Reverse(slot.seq));
         let mut damage = None;
         for slot in slots {
-            let chained = self.crc(slot.seq - 1).is_none_or(|crc| crc == slot.previous_crc);
-            match if chained { check_roots(file, uuid, slot)? } else { Some(self.unchained(file, slot)) } {
+            let misfit = short_file(file, slot, pages).or_else(|| self.unchained(file, slot));
+            match if misfit.is_some() { misfit } else { check_roots(file, uuid, slot)? } {
                 None => return Ok((slot, damage.is_some())),
                 Some(found) => damage = damage.or(Some(found)),
             }
@@ -310,11 +311,11 @@ impl Ring {
     }
 
     /// A slot that follows another one than the one that is there belongs to a history that is no more.
-    fn unchained(&self, file: &TreeFile, slot: &Slot) -> Corruption {
-        let before = self.crc(slot.seq - 1).unwrap_or_default();
-        Corruption::new(file.path(), format!("checksum of the slot before {}", slot.seq))
-            .page(slot::position(slot.seq).get())
-            .mismatch(format_args!("{:#010x}", slot.previous_crc), format_args!("{before:#010x}"))
+    fn unchained(&self, file: &TreeFile, slot: &Slot) -> Option<Corruption> {
+        let before = self.crc(slot.seq - 1).filter(|crc| *crc != slot.previous_crc)?;
+        let damage = Corruption::new(file.path(), format!("checksum of the slot before {}", slot.seq));
+        let damage = damage.page(slot::position(slot.seq).get());
+        Some(damage.mismatch(format_args!("{:#010x}", slot.previous_crc), format_args!("{before:#010x}")))
     }
 
     fn newer_or_broken(&self, chosen: u64) -> impl Iterator<Item = PageId> {
@@ -338,6 +339,15 @@ impl Ring {
         written.sort_by_key(|written| written.seq);
         written.into()
     }
+}
+
+/// The length of the file proves nothing, but pages that it does not have are not there.
+fn short_file(file: &TreeFile, slot: &Slot, pages: u64) -> Option<Corruption> {
+    let damage = || {
+        let damage = Corruption::new(file.path(), "pages of the file").page(slot::position(slot.seq).get());
+        damage.mismatch(slot.high_water, pages)
+    };
+    (slot.high_water > pages).then(damage)
 }
 
 /// Compares the header page of each root with what the slot says of it.

@@ -216,22 +216,39 @@ impl PageSource for Source {
 }
 
 /// One bit a page: it passed its checksum since it was last written. Grows with the file, never moves.
-struct VerifiedBits(Box<[OnceLock<Shelf>]>);
+struct VerifiedBits(Box<[OnceLock<Hall>]>);
 
+/// 128 MiB of file.
 type Chunk = Box<[AtomicU64]>;
 type Shelf = Box<[OnceLock<Chunk>]>;
+type Hall = Box<[OnceLock<Shelf>]>;
 
 const CHUNK_WORDS: u64 = 512;
 const CHUNK_PAGES: u64 = CHUNK_WORDS * 64;
-const SHELF: u64 = 4096;
+/// Chunks of a shelf, shelves of a hall, and halls.
+const WIDTH: u64 = 2048;
+
+const _: () =
+    assert!(CHUNK_PAGES * WIDTH * WIDTH * WIDTH > PageId::MAX.get(), "there is a bit for every page");
+
+fn row<T>() -> Box<[OnceLock<T>]> {
+    (0..WIDTH).map(|_| OnceLock::new()).collect()
+}
 
 impl VerifiedBits {
     fn new() -> Self {
-        Self((0..=PageId::MAX.get() / CHUNK_PAGES / SHELF).map(|_| OnceLock::new()).collect())
+        Self(row())
+    }
+
+    /// Places of the chunk of `page`: in its shelf, of that in its hall, of that among the halls.
+    fn places(page: u64) -> [usize; 3] {
+        let chunk = page / CHUNK_PAGES;
+        [chunk % WIDTH, chunk / WIDTH % WIDTH, chunk / WIDTH / WIDTH].map(|place| place as usize)
     }
 
     fn chunk(&self, page: u64) -> Option<&Chunk> {
-        self.0[(page / CHUNK_PAGES / SHELF) as usize].get()?[(page / CHUNK_PAGES % SHELF) as usize].get()
+        let [chunk, shelf, hall] = Self::places(page);
+        self.0[hall].get()?[shelf].get()?[chunk].get()
     }
 
     fn word_and_bit(page: u64) -> (usize, u64) {
@@ -244,10 +261,9 @@ impl VerifiedBits {
     }
 
     fn set(&self, page: u64) {
-        let shelf = self.0[(page / CHUNK_PAGES / SHELF) as usize]
-            .get_or_init(|| (0..SHELF).map(|_| OnceLock::new()).collect());
-        let chunk = shelf[(page / CHUNK_PAGES % SHELF) as usize]
-            .get_or_init(|| (0..CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect());
+        let [chunk, shelf, hall] = Self::places(page);
+        let shelf = self.0[hall].get_or_init(row)[shelf].get_or_init(row);
+        let chunk = shelf[chunk].get_or_init(|| (0..CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect());
         let (word, bit) = Self::word_and_bit(page);
         chunk[word].fetch_or(bit, Ordering::Relaxed);
     }
@@ -273,7 +289,9 @@ mod tests {
     #[test]
     fn verified_bits_reach_to_the_last_page_there_can_be() {
         let bits = VerifiedBits::new();
-        for page in [0, 63, 64, CHUNK_PAGES, CHUNK_PAGES * SHELF, PageId::MAX.get()] {
+        for page in
+            [0, 63, 64, CHUNK_PAGES, CHUNK_PAGES * WIDTH, CHUNK_PAGES * WIDTH * WIDTH, PageId::MAX.get()]
+        {
             assert!(!bits.get(page));
             bits.clear(page);
             bits.set(page);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the whole store: against a model, over crashes, failures and rot.
 
+mod crash;
 mod model;
+mod pair;
 mod random;
