@@ -5,8 +5,8 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
-use cairn_core::{AutoCompaction, ClusterId, MemberId};
-use cairn_engine::{Error as EngineError, io::Vfs};
+use cairn_core::{AutoCompaction, ClusterId, MemberId, boot::BootError};
+use cairn_engine::io::Vfs;
 use cairn_proto::etcdserverpb as pb;
 use std::{path::PathBuf, sync::Arc};
 
@@ -97,15 +97,8 @@ pub enum StartError {
     InUse(PathBuf),
     #[error("cannot access data directory {}: {source}", dir.display())]
     Access { dir: PathBuf, source: std::io::Error },
-    /// Files are missing that belong to others.
     #[error("{0}")]
-    Incomplete(String),
-    /// The engine's own words name file and place.
-    #[error("{0}")]
-    Engine(#[from] EngineError),
-    /// The log and the state do not fit, or an entry cannot be applied.
-    #[error("{0}")]
-    Recovery(String),
+    Boot(#[from] BootError),
     /// It ended while it was starting.
     #[error("{0}")]
     Ended(String),

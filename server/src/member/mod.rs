@@ -14,7 +14,6 @@ mod datadir;
 mod history;
 mod kv;
 mod lease;
-mod open;
 mod queue;
 mod shared;
 mod threads;
@@ -26,12 +25,14 @@ pub use kv::RangeChunks;
 pub use watch::WatchStream;
 
 use cairn_core::{
+    boot::{BootConfig, BootError, Booted, boot, draw},
     ids::RequestIds,
     watch::{Hub, HubOptions},
 };
+use cairn_engine::{Options, wal::WalOptions};
 use cairn_proto::{errors, etcdserverpb as pb};
-use open::{Opened, draw};
-use shared::{RaftFigures, ReplicaMessage, Shared, spawn};
+use datadir::DataDir;
+use shared::{Answer, RaftFigures, ReadWaiter, ReplicaMessage, Shared, spawn};
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
@@ -47,6 +48,35 @@ const CLUSTER_VERSION: &str = "3.7.0";
 /// How long a stop waits for requests under way (SD rules bound it together with the rest).
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A data directory and the machines of the member in it.
+struct Opened {
+    config: MemberConfig,
+    dir: DataDir,
+    overlay_bytes: u64,
+    booted: Booted<Answer, ReadWaiter>,
+}
+
+fn open(config: MemberConfig) -> Result<Opened, StartError> {
+    let dir = DataDir::take(&config)?;
+    let mut options = Options::default();
+    options.vfs = config.vfs.clone();
+    let overlay_bytes = options.overlay_bytes;
+    let booted = boot(BootConfig {
+        dir: dir.member.clone(),
+        wal_dir: dir.wal.clone(),
+        peer_urls: config.peer_urls.clone(),
+        cluster_token: config.cluster_token.clone(),
+        heartbeat_ms: config.heartbeat_ms,
+        election_ms: config.election_ms,
+        pre_vote: config.pre_vote,
+        lease_checkpoints: config.lease_checkpoints,
+        seed: config.seed,
+        options,
+        wal_options: WalOptions::new(config.vfs.clone(), 0, 0),
+    })?;
+    Ok(Opened { config, dir, overlay_bytes, booted })
+}
+
 /// A member that runs. Clones share it.
 #[derive(Clone)]
 pub struct Member {
@@ -61,15 +91,12 @@ impl Member {
     /// # Errors
     /// One line that says what, where, and what to do; nothing was overwritten.
     pub async fn start(config: MemberConfig, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
-        let (config, opened) = {
-            let task =
-                tokio::task::spawn_blocking(move || open::open(&config).map(|opened| (config, opened)));
-            match task.await {
-                Ok(opened) => opened?,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
+        let task = tokio::task::spawn_blocking(move || open(config));
+        let opened = match task.await {
+            Ok(opened) => opened?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        let member = Member::run(config, observer, opened)?;
+        let member = Member::run(opened, observer)?;
         let ended = |ended: Ended| match ended {
             Ended::Failed(why) => StartError::Ended(why),
             Ended::Stopped => StartError::Ended("the member was stopped while it was starting".to_owned()),
@@ -94,8 +121,9 @@ impl Member {
         Ok(member)
     }
 
-    fn run(config: MemberConfig, observer: Arc<dyn Observer>, opened: Opened) -> Result<Member, StartError> {
-        let Opened { dir, member_id, cluster_id, db, wal, state, lessor, replica, overlay_bytes } = opened;
+    fn run(opened: Opened, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
+        let Opened { config, dir, overlay_bytes, booted } = opened;
+        let Booted { member_id, cluster_id, db, wal, state, lessor, replica } = booted;
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let reader = state.reader();
         let hub_options = HubOptions {
@@ -103,7 +131,7 @@ impl Member {
             seed: draw(config.seed, 4),
             ..HubOptions::default()
         };
-        let revision = reader.revision().map_err(|e| StartError::Recovery(e.to_string()))?;
+        let revision = reader.revision().map_err(|e| BootError::State(e.into()))?;
         let (applied_index, applied_term) = state.applied();
         let figures = RaftFigures::default();
         figures.applied_index.store(applied_index, Ordering::Relaxed);

@@ -12,7 +12,7 @@
 pub mod conf;
 pub mod log;
 
-use crate::Refusal;
+use crate::{Refusal, boot::draw};
 use bytes::Bytes;
 use cairn_proto::errors;
 use conf::ConfChange;
@@ -502,10 +502,8 @@ impl<W, R> Replica<W, R> {
         if self.drawn_for != Some(now) {
             self.drawn_for = Some(now);
             self.draws += 1;
-            let mut z = self.seed ^ self.draws.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            self.timeout = self.election_ticks + ((z ^ (z >> 31)) % self.election_ticks as u64) as usize;
+            let spread = draw(self.seed, self.draws) % self.election_ticks as u64;
+            self.timeout = self.election_ticks + spread as usize;
         }
         self.node.raft.set_randomized_election_timeout(self.timeout);
     }

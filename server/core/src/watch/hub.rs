@@ -14,6 +14,7 @@ use super::{
     outbox::{ANSWERS_MAX, Out, Outbox},
     ranges::{End, Ranges, Watched},
 };
+use crate::boot::draw;
 use bytes::Bytes;
 use cairn_mvcc::{Event, EventKind, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -199,7 +200,7 @@ impl Hub {
         let outbox = Arc::new(Outbox::new(room));
         let interval_ms = self.options.progress_interval_ms.max(PROGRESS_INTERVAL_MIN_MS);
         let tenth = interval_ms / 10;
-        let jitter_ms = if tenth == 0 { 0 } else { spread(self.options.seed, id.0) % (tenth + 1) };
+        let jitter_ms = if tenth == 0 { 0 } else { draw(self.options.seed, id.0) % (tenth + 1) };
         let stream = Stream {
             outbox: outbox.clone(),
             watchers: BTreeMap::new(),
@@ -550,12 +551,4 @@ impl Encoder<'_> {
         *shared = Some(bytes.clone());
         Ok(bytes)
     }
-}
-
-/// One draw for each stream, the same for the same seed.
-fn spread(seed: u64, n: u64) -> u64 {
-    let mut z = seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

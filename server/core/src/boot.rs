@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a member's files to its machines.
+//!
+//! Owns      the order in which log and store are made and opened, and the first entries of a cluster.
+//! Holds     1. the log is made, and its first entries are durable, before the store is (engine.md 2.2);
+//!           2. a crash anywhere in between is gone on from at the next start;
+//!           3. a member keeps the id that its log has, whatever it is told later.
+//! Never     starts a thread, or touches a file but through the engine.
+
+use crate::{
+    ids::{ClusterId, MemberId},
+    lessor::{Lessor, min_ttl_s},
+    replica::{
+        Replica, ReplicaConfig, StartRefused, bootstrap_entries,
+        conf::{ConfChange, Kind},
+        log::{Log, LogError, Promise},
+    },
+    state::{Carried, Fatal, State},
+};
+use cairn_engine::{
+    Db, Error as EngineError, InstallId, Options,
+    wal::{Base, Evidence, Wal, WalOptions},
+};
+use cairn_mvcc::{SCHEMA, Store};
+use cairn_proto::membershippb::{Member as MemberRecord, RaftAttributes};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+/// What a member is made or opened with.
+#[derive(Clone, Debug)]
+pub struct BootConfig {
+    /// Where the store is.
+    pub dir: PathBuf,
+    /// Where the log is.
+    pub wal_dir: PathBuf,
+    pub peer_urls: Vec<String>,
+    pub cluster_token: String,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub pre_vote: bool,
+    pub lease_checkpoints: bool,
+    /// A fresh one for each start: election timeouts, read contexts and the log's salt come from it.
+    pub seed: u64,
+    pub options: Options,
+    /// Sizes of the log; the member's id and the salt are put in here.
+    pub wal_options: WalOptions,
+}
+
+/// Why a member cannot be made or opened. Nothing was overwritten.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot use 0 as member id: change a peer URL")]
+    IdZero,
+    #[error(
+        "{} has a store and there is no log in {}: bring the log back, or restore from a backup",
+        dir.display(),
+        wal_dir.display()
+    )]
+    LogMissing { dir: PathBuf, wal_dir: PathBuf },
+    #[error(
+        "the store in {} is missing, but the log in {} has a history: bring it back, or restore from a backup",
+        dir.display(),
+        wal_dir.display()
+    )]
+    StoreMissing { dir: PathBuf, wal_dir: PathBuf },
+    /// The engine's own words name file and place.
+    #[error("{0}")]
+    Engine(#[from] EngineError),
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Replica(#[from] StartRefused),
+    #[error("{0}")]
+    State(#[from] Fatal),
+    #[error("the first entry of the log: {0}")]
+    FirstEntry(String),
+}
+
+/// A member that is ready to run.
+pub struct Booted<A, R> {
+    pub member_id: MemberId,
+    pub cluster_id: ClusterId,
+    pub db: Db,
+    pub wal: Arc<Wal>,
+    pub state: State,
+    pub lessor: Arc<Mutex<Lessor>>,
+    pub replica: Replica<Carried<A>, R>,
+}
+
+struct Files {
+    db: Db,
+    wal: Wal,
+    applied: (u64, u64),
+}
+
+/// Opens the files of a member, or makes a new one.
+///
+/// # Errors
+/// See [`BootError`].
+pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
+    let vfs = config.options.vfs.clone();
+    let derived = MemberId::at_bootstrap(&config.peer_urls, &config.cluster_token);
+    let member_id = Wal::owner(&*vfs, &config.wal_dir)?.map_or(derived, MemberId);
+    if member_id.0 == 0 {
+        return Err(BootError::IdZero);
+    }
+    let mut wal_options = config.wal_options.clone();
+    wal_options.member_id = member_id.0;
+    wal_options.salt_seed = draw(config.seed, 1);
+    let store = config.dir.join("engine.db");
+    let has_store = vfs.exists(&store).map_err(|e| EngineError::io("look for", &store, None, e))?;
+    let has_log = Wal::exists(&*vfs, &config.wal_dir)?;
+    let Files { db, wal, applied } = match (has_store, has_log) {
+        (true, true) => open_both(&config, wal_options)?,
+        (true, false) => {
+            return Err(BootError::LogMissing { dir: config.dir, wal_dir: config.wal_dir });
+        }
+        (false, _) => make(&config, wal_options, has_log)?,
+    };
+    let wal = Arc::new(wal);
+    let lessor = Lessor::new(min_ttl_s(config.heartbeat_ms, config.election_ms), config.lease_checkpoints);
+    let lessor = Arc::new(Mutex::new(lessor));
+    let state = State::open(Store::open(db.clone())?, lessor.clone(), applied)?;
+    let cluster_id = match state.cluster().cluster_id {
+        Some(id) => id,
+        None => cluster_in_log(&*wal)?,
+    };
+    let (voters, learners) = state.cluster().members.voters_and_learners();
+    let (_, hard_state) = wal.state();
+    let replica_config = ReplicaConfig {
+        id: member_id.0,
+        election_ticks: (config.election_ms / config.heartbeat_ms.max(1)).max(1) as usize,
+        heartbeat_ticks: 1,
+        pre_vote: config.pre_vote,
+        seed: draw(config.seed, 2),
+        boot_nonce: draw(config.seed, 3),
+        applied: applied.0,
+        voters,
+        learners,
+        promise: Promise { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit },
+    };
+    let log: Arc<dyn Log> = wal.clone();
+    let replica = Replica::new(replica_config, log)?;
+    Ok(Booted { member_id, cluster_id, db, wal, state, lessor, replica })
+}
+
+fn open_both(config: &BootConfig, wal_options: WalOptions) -> Result<Files, BootError> {
+    let (db, recovered) = Db::open(&config.dir, SCHEMA, config.options.clone())?;
+    let (applied_index, applied_term) = (recovered.meta.applied_index, recovered.meta.applied_term);
+    let evidence = Evidence { applied_index, applied_term, install: recovered.install_id };
+    let (wal, _) = Wal::open(&config.wal_dir, wal_options, evidence)?;
+    Ok(Files { db, wal, applied: (applied_index, applied_term) })
+}
+
+/// Makes a member, or goes on with the making that a crash cut short.
+fn make(config: &BootConfig, wal_options: WalOptions, has_log: bool) -> Result<Files, BootError> {
+    let member_id = MemberId(wal_options.member_id);
+    // The first filling of a directory; one that comes by a snapshot has a number of its own.
+    let install = InstallId(member_id.0);
+    let wal = if has_log {
+        let evidence = Evidence { applied_index: 0, applied_term: 0, install };
+        Wal::open(&config.wal_dir, wal_options, evidence)?.0
+    } else {
+        Wal::create(&config.wal_dir, wal_options, Base { index: 0, term: 0, install })?
+    };
+    let (entries, promise) = bootstrap_entries(&[bootstrap_change(config, member_id)]);
+    if wal.last_index() > entries.len() as u64 {
+        let (dir, wal_dir) = (config.dir.clone(), config.wal_dir.clone());
+        return Err(BootError::StoreMissing { dir, wal_dir });
+    }
+    if wal.last_index() == 0 {
+        Log::append(&wal, &entries, Some(promise))?;
+        wal.sync()?;
+    }
+    let db = Db::create(&config.dir, SCHEMA, install, config.options.clone())?;
+    Ok(Files { db, wal, applied: (0, 0) })
+}
+
+/// The change with which a cluster of this one member begins.
+fn bootstrap_change(config: &BootConfig, member_id: MemberId) -> ConfChange {
+    let raft_attributes = RaftAttributes { peer_urls: config.peer_urls.clone(), is_learner: false };
+    let member = MemberRecord {
+        id: member_id.0,
+        raft_attributes: Some(raft_attributes),
+        // Name and client URLs are published once the member runs (CL-13).
+        member_attributes: None,
+    };
+    ConfChange {
+        kind: Kind::AddVoter,
+        member_id: member_id.0,
+        cluster_id: ClusterId::of_initial(&[member_id]).0,
+        member: Some(member),
+    }
+}
+
+/// The cluster's id from the first entry, which is not applied yet.
+fn cluster_in_log(log: &dyn Log) -> Result<ClusterId, BootError> {
+    let entries = log.entries(1, 2, usize::MAX)?;
+    let first = entries.first().ok_or_else(|| BootError::FirstEntry("missing".to_owned()))?;
+    let change = ConfChange::decode(&first.data).map_err(|e| BootError::FirstEntry(e.to_string()))?;
+    Ok(ClusterId(change.cluster_id))
+}
+
+/// One of several draws from the seed of a start.
+pub fn draw(seed: u64, n: u64) -> u64 {
+    let mut z = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
