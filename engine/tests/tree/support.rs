@@ -135,6 +135,13 @@ impl MemFile {
         self.0.borrow().bytes.clone()
     }
 
+    /// Flips bits of one byte behind the tree's back; what is remembered of other pages stays.
+    pub fn flip(&self, at: usize, bits: u8) {
+        let mut disk = self.0.borrow_mut();
+        disk.bytes[at] ^= bits;
+        disk.verified.remove(&((at / PAGE_BYTES) as u64));
+    }
+
     /// Does something to the bytes behind the tree's back.
     pub fn damage<T>(&self, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut disk = self.0.borrow_mut();
