@@ -25,7 +25,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
     ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),
     ("log-released-to-the-unconfirmed", "the log is released up to a checkpoint whose slot is not synced"),
-    ("created-without-directory-sync", "a new tree file's name is not made durable"),
+    ("name-not-synced", "the name of the tree file is not made durable"),
     ("created-in-place", "a new tree file is built under its own name"),
     (
         "meta-from-newest-commit",

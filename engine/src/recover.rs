@@ -2,7 +2,7 @@
 //! The first and the next start: making a tree file, and finding the checkpoint to go on from.
 //!
 //! Owns      creation, the choice of a commit slot, and what has to be durable before anything is allocated.
-//! Holds     1. a new file has its name only once it is whole and durable;
+//! Holds     1. a new file has its name only once it is whole and durable, and no store is open before its name is;
 //!           2. the newest slot that is whole, fits the file, and whose roots verify is chosen; to fall back
 //!              past one whose roots do not verify is said;
 //!           3. every newer or broken slot is zeroed, and the file synced, before anything else is written: a
@@ -107,9 +107,6 @@ pub(crate) fn create(dir: &Path, trees: &Trees, install: InstallId, options: &Op
     if building != &path {
         vfs.rename(&temp, &path).map_err(|e| Error::io("rename", &temp, None, e))?;
     }
-    if !planted("created-without-directory-sync") {
-        vfs.sync_dir(dir).map_err(|e| Error::io("sync", dir, None, e))?;
-    }
     open_locked(dir, trees, options, lock)
 }
 
@@ -178,6 +175,10 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         write(page, &zeros)?;
     }
     file.sync()?;
+    // The file got its name just now, or from a process that ended before it could say so to the disk.
+    if !planted("name-not-synced") {
+        options.vfs.sync_dir(dir).map_err(|e| Error::io("sync", dir, None, e))?;
+    }
 
     let last_keys = last_keys(&checkpoint, trees)?;
     let recovered = Recovered {

@@ -35,6 +35,18 @@ pub fn explore(explorer: &mut Explorer, seed: u64, script: &str) -> Result<(), F
     )
 }
 
+/// Runs one script; in each of its images the newest slot is rotten too.
+pub fn explore_with_a_bad_slot(explorer: &mut Explorer, seed: u64, script: &str) -> Result<(), Failure> {
+    let history = History::new(seed, 60);
+    explorer.run(
+        |disk| {
+            let pair = Pair::create(disk, seed).expect("a new pair");
+            pair.run(disk, script).expect("nothing fails");
+        },
+        |disk, acked, submitted| history.check_with_a_bad_slot(disk, acked, submitted),
+    )
+}
+
 pub fn limits() -> Limits {
     Limits {
         images_per_point: runs(24, 200) as usize,
@@ -61,4 +73,16 @@ fn no_power_loss_loses_an_acknowledged_commit_or_the_store() {
     {
         assert!(report.of(cause) >= 300, "{cause}: {report}");
     }
+}
+
+#[test]
+fn a_power_loss_and_a_rotten_slot_together_cost_a_longer_replay_and_nothing_else() {
+    let limits = Limits { images_per_point: runs(8, 100) as usize, recovery_one_in: 0, ..limits() };
+    let mut explorer = Explorer::new(0xbad5, limits);
+    for script in SCRIPTS {
+        explore_with_a_bad_slot(&mut explorer, 2, script)
+            .unwrap_or_else(|failure| panic!("script {script:?}: {failure}"));
+    }
+    println!("{}", explorer.report());
+    assert!(explorer.report().distinct >= 1500, "{}", explorer.report());
 }

@@ -2,6 +2,9 @@
 //! Tests of the whole store: against a model, over crashes, failures and rot.
 
 mod crash;
+mod faults;
 mod model;
+mod mutants;
 mod pair;
 mod random;
+mod rot;

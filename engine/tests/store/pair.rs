@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_engine::format::slot::{self, Slot};
+use cairn_engine::format::superblock::Superblock;
 use cairn_engine::io::{Budget, Progress, Vfs};
 use cairn_engine::sim::{SimVfs, SplitMix};
 use cairn_engine::wal::{Base, Entry, Evidence, Record, Wal, WalOptions};
@@ -228,6 +230,23 @@ impl History {
             pair.db.checkpoint().map_err(text)?;
         }
         self.compare(&pair, purges)
+    }
+
+    /// As [`check`](History::check), after the newest slot of the image was damaged.
+    pub fn check_with_a_bad_slot(&self, disk: &SimVfs, acked: u64, submitted: u64) -> Result<(), String> {
+        let path = Path::new(DIR).join("engine.db");
+        let Ok(mut bytes) = disk.contents(&path) else { return Ok(()) };
+        let newest = slot::positions()
+            .filter_map(|at| {
+                let page = bytes.get(at.byte_offset() as usize..)?.first_chunk()?;
+                Slot::decode(page, Superblock::decode(bytes.first_chunk()?).ok()?.uuid, at)
+            })
+            .max_by_key(|slot| slot.seq);
+        // The first checkpoint has none before it.
+        let Some(seq) = newest.map(|slot| slot.seq).filter(|seq| *seq > 1) else { return Ok(()) };
+        bytes[slot::position(seq).byte_offset() as usize + 100] ^= 1;
+        disk.plant(&path, &bytes);
+        self.check(disk, acked, submitted, true)
     }
 
     fn compare(&self, pair: &Pair, purges: bool) -> Result<(), String> {

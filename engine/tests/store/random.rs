@@ -270,18 +270,22 @@ impl Run {
     }
 }
 
+/// Runs one history and checks after every step. Answers how often each operation was done.
+pub fn history(seed: u64, steps: u64) -> BTreeMap<&'static str, u64> {
+    let mut run = Run::new(seed);
+    for step in 0..steps {
+        let what = run.step();
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.check()));
+        assert!(checked.is_ok(), "seed {seed}, step {step} ({what}): repeat with CAIRN_SEED={seed}");
+    }
+    run.done
+}
+
 #[test]
 fn random_histories_equal_the_model_after_every_step() {
-    let steps = runs(150, 600);
     let mut done: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in seeds(24, 400) {
-        let mut run = Run::new(seed);
-        for step in 0..steps {
-            let what = run.step();
-            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.check()));
-            assert!(checked.is_ok(), "seed {seed}, step {step} ({what}): repeat with CAIRN_SEED={seed}");
-        }
-        for (what, n) in run.done {
+        for (what, n) in history(seed, runs(150, 600)) {
             *done.entry(what).or_default() += n;
         }
     }

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Failing calls: whatever call fails in whatever way, nothing acknowledged is lost, no second sync is tried,
+//! and what can go on does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cairn_engine::io::{OpenHow, Vfs};
+use cairn_engine::sim::{Explorer, Fault, Limits, SimVfs, SplitMix};
+use cairn_engine::{Db, Error};
+
+use crate::model::{Commit, Model, SCHEMA, create, runs, tiny};
+use crate::pair::{History, Pair};
+
+const SEED: u64 = 5;
+const SCRIPT: &str = "w3 c w2 c r w2 f s y w2 p r";
+
+#[test]
+fn every_fault_at_every_call_of_a_short_life_loses_nothing() {
+    let limits = Limits {
+        images_per_point: runs(3, 12) as usize,
+        subsets_up_to: 2,
+        recovery_one_in: 0,
+        images_per_recovery_point: 0,
+    };
+    let mut explorer = Explorer::new(0xfa11, limits);
+    let history = History::new(SEED, 40);
+    let life = |disk: &SimVfs| -> Result<(), Error> {
+        Pair::create(disk, SEED)?.run(disk, SCRIPT)?;
+        Ok(())
+    };
+    let runs = explorer.run_faults(
+        // The life ends with its first error; the check says what must be left of it.
+        |disk| life(disk).unwrap_or_default(),
+        |disk, acked, submitted| history.check(disk, acked, submitted, true),
+    );
+    let runs = runs.unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{runs} faults: {}", explorer.report());
+    assert!(runs >= 300, "{runs} faults");
+}
+
+fn store(disk: &SimVfs, commits: u64) -> (Db, Model) {
+    let db = create(Arc::new(disk.clone()), Path::new("/member")).expect("a new store");
+    let mut model = Model::default();
+    for index in 1..=commits {
+        let commit = Commit::new(SEED, index, true);
+        commit.run(&db, true).expect("commits");
+        model.apply(&commit);
+    }
+    (db, model)
+}
+
+#[test]
+fn a_full_disk_ends_the_checkpoint_and_not_the_store() {
+    // The call of the checkpoint that asks for room is the first that a full disk can hit.
+    let disk = SimVfs::new();
+    let (db, model) = store(&disk, 30);
+    assert!(db.freeze().expect("freezes"));
+    let before = db.stats();
+    disk.arm(Fault::NoSpace, 1);
+    // The first step asked for twice: what is wanted, and what is needed.
+    let mut refused = 0;
+    while let Err(error) = db.checkpoint() {
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+        refused += 1;
+        disk.arm(Fault::NoSpace, 1);
+        assert_eq!(db.stats().pending_bytes, before.pending_bytes);
+        if refused == 3 {
+            disk.arm(Fault::NoSpace, u64::MAX);
+        }
+    }
+    db.verify().expect("whole");
+    model.check(&db.view(), &mut SplitMix::new(1)).expect("equal");
+}
+
+#[test]
+pub fn after_a_failed_write_every_writing_call_is_refused_and_reading_goes_on() {
+    for fault in
+        [Fault::Write, Fault::ShortWrite, Fault::SyncKeepsCache, Fault::SyncRevertsCache, Fault::SyncOnce]
+    {
+        let disk = SimVfs::new();
+        let (db, model) = store(&disk, 20);
+        db.checkpoint().expect("makes a checkpoint");
+        Commit::new(SEED, 21, true).run(&db, true).expect("commits");
+        let writes = disk.calls_for(fault);
+        disk.arm(fault, 1);
+        let failed = db.checkpoint();
+        if failed.is_ok() {
+            panic!("{fault:?} hit nothing after {writes} calls");
+        }
+        let poisoned = |result: Result<(), Error>| matches!(result, Err(Error::Poisoned { .. }));
+        let syncs = disk.counters().syncs;
+        assert!(poisoned(db.begin().map(drop)) && poisoned(db.confirm()) && poisoned(db.freeze().map(drop)));
+        assert!(poisoned(db.checkpoint().map(drop)) && poisoned(db.shrink().map(drop)));
+        assert_eq!(disk.counters().syncs, syncs, "no sync after a failed one");
+        let mut model = model;
+        model.apply(&Commit::new(SEED, 21, true));
+        model.check(&db.view(), &mut SplitMix::new(1)).expect("what is in memory is still served");
+    }
+}
+
+#[test]
+fn a_second_process_is_told_at_once_that_the_directory_is_taken() {
+    let disk = SimVfs::new();
+    let (db, _) = store(&disk, 1);
+    let again = || Db::open(Path::new("/member"), SCHEMA, tiny(Arc::new(disk.clone()))).map(drop);
+    assert!(matches!(again(), Err(Error::Locked { .. })));
+    drop(db);
+    again().expect("free again");
+}
+
+#[test]
+fn creation_keeps_what_is_there_and_opening_needs_it() {
+    let disk = SimVfs::new();
+    drop(store(&disk, 1));
+    let dir = Path::new("/member");
+    let there = disk.contents(&dir.join("engine.db")).expect("is there");
+    assert!(matches!(create(Arc::new(disk.clone()), dir), Err(Error::Io(_))));
+    assert!(there == disk.contents(&dir.join("engine.db")).expect("is there"));
+    let empty = SimVfs::new();
+    empty.create_dir(dir).expect("a directory");
+    assert!(matches!(Db::open(dir, SCHEMA, tiny(Arc::new(empty.clone()))).map(drop), Err(Error::Io(_))));
+    empty.open(&dir.join("engine.db.tmp"), OpenHow::CreateNew).expect("what a crash in creation left");
+    create(Arc::new(empty), dir).expect("creation begins anew");
+}
