@@ -88,10 +88,8 @@ impl Reader {
         let reading = self.read_at(revision)?;
         let at = if revision == 0 { reading.meta.revision } else { revision };
         let compact = reading.meta.compact;
-        let live = at < 0 || is_any_live(&reading.snapshot, at)?;
-        let current = reading.meta.revision;
-        let view = reading.snapshot.view.clone();
-        reading.intact(HashScan::new(view, compact, at, current, live))
+        let live = at < 0 || reading.end(is_any_live(&reading.snapshot, at))?;
+        Ok(HashScan::new(reading.snapshot.view.clone(), compact, at, reading.meta.revision, live))
     }
 }
 

@@ -68,8 +68,8 @@ impl Reader {
             bytes: 0,
             revisions: Vec::new(),
         };
-        let next = scan.run(from, to, budget)?;
-        reading.intact(HistoryDone { revisions: scan.revisions, next })
+        let next = scan.run(from, to, budget);
+        reading.end(next.map(|next| HistoryDone { revisions: scan.revisions, next }))
     }
 }
 

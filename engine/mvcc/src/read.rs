@@ -13,6 +13,7 @@ use cairn_engine::Error;
 use crate::batch::{keys_of_lease, small_scan};
 use crate::holds::RevisionHold;
 use crate::index::{self, Snapshot, record_at};
+use crate::kv::Record;
 use crate::meta::Meta;
 use crate::ops::{Op, RangeOp, TxnOp};
 use crate::outcome::{Deferred, OpDone, OpError, RangeDone, Revision, TxnDone};
@@ -35,10 +36,15 @@ pub(crate) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// What was read, unless a purge that would wait no longer took some of it away.
-    pub(crate) fn intact<T>(&self, read: T) -> Result<T, OpError> {
-        if self.hold.is_intact() { Ok(read) } else { Err(OpError::Compacted) }
+    pub(crate) fn end<T>(&self, read: Result<T, Error>) -> Result<T, OpError> {
+        end(&self.hold, read)
     }
+}
+
+/// What was read under a hold. If a purge would wait no longer, some of it may be missing, and an error
+/// may be for that.
+fn end<T>(hold: &RevisionHold, read: Result<T, Error>) -> Result<T, OpError> {
+    if hold.is_intact() { Ok(read?) } else { Err(OpError::Compacted) }
 }
 
 impl Reader {
@@ -104,8 +110,7 @@ impl Reader {
     pub fn range(&self, op: &RangeOp) -> Result<RangeDone, OpError> {
         let reading = self.read_at(op.revision)?;
         let at = Revision::end_of(reading.hold.main());
-        let done = range::answer(&reading.snapshot, op, at, reading.meta.revision)?;
-        reading.intact(done)
+        reading.end(range::answer(&reading.snapshot, op, at, reading.meta.revision))
     }
 
     /// Answers a range of a transaction that was applied, and committed, before.
@@ -113,8 +118,8 @@ impl Reader {
     /// # Errors
     /// [`OpError::Compacted`] if a purge waited for it in vain.
     pub fn range_deferred(&self, deferred: &Deferred) -> Result<RangeDone, OpError> {
-        let done = range::answer(&self.snapshot(), &deferred.op, deferred.at, deferred.revision)?;
-        if deferred.hold.is_intact() { Ok(done) } else { Err(OpError::Compacted) }
+        let done = range::answer(&self.snapshot(), &deferred.op, deferred.at, deferred.revision);
+        end(&deferred.hold, done)
     }
 
     /// Answers a transaction that only reads, compares included, from one revision.
@@ -128,7 +133,7 @@ impl Reader {
         assert!(op.is_read_only(), "a transaction that may write goes through a batch");
         let reading = self.read_at(0)?;
         let current = reading.meta.revision;
-        let path = choose(&reading.snapshot, op, Revision::end_of(current))?;
+        let path = reading.end(choose(&reading.snapshot, op, Revision::end_of(current)))?;
         let ranges = || path.ops.iter().filter_map(|op| if let Op::Range(op) = op { Some(op) } else { None });
         for op in ranges() {
             check_revision(op.revision, current, reading.meta.compact)?;
@@ -140,7 +145,7 @@ impl Reader {
             let at = Revision::end_of(main);
             responses.push(OpDone::Range(Deferred { op: op.clone(), at, revision: current, hold }));
         }
-        reading.intact(TxnDone { revision: current, succeeded: path.succeeded, responses })
+        Ok(TxnDone { revision: current, succeeded: path.succeeded, responses })
     }
 
     /// The pair of `key` as it was at `revision`, which is above zero; `None` if it was not there.
@@ -150,12 +155,11 @@ impl Reader {
     pub fn get_at(&self, key: &[u8], revision: i64) -> Result<Option<Bytes>, OpError> {
         let reading = self.read_at(revision)?;
         let at = Revision::end_of(reading.hold.main());
-        let found = index::find(&reading.snapshot, key, at)?;
-        let kv = match found {
-            Some(found) => Some(record_at(&reading.snapshot, found.revision)?.into_message()),
-            None => None,
-        };
-        reading.intact(kv)
+        let kv = index::find(&reading.snapshot, key, at).and_then(|found| {
+            let record = found.map(|found| record_at(&reading.snapshot, found.revision)).transpose()?;
+            Ok(record.map(Record::into_message))
+        });
+        reading.end(kv)
     }
 
     /// The keys attached to a lease, in order.

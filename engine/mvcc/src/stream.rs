@@ -9,8 +9,9 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
+use cairn_engine::Error;
 
-use crate::index::{self, Walk};
+use crate::index::{self, Snapshot, Walk};
 use crate::ops::{KeyRange, RangeEnd, RangeOp, SortOrder, SortTarget};
 use crate::outcome::{OpError, Revision};
 use crate::range::{self, Candidate};
@@ -75,21 +76,27 @@ impl Reader {
             return Ok(None);
         }
         let reading = self.read_at(stream.main)?;
-        let at = Revision::end_of(stream.main);
-        let op = &stream.op;
+        reading.end(stream.chunk(&reading.snapshot, keys_max)).map(Some)
+    }
+}
+
+impl RangeStream {
+    fn chunk(&mut self, snapshot: &Snapshot<'_>, keys_max: usize) -> Result<RangeChunk, Error> {
+        let at = Revision::end_of(self.main);
+        let op = &self.op;
         if op.count_only || op.keys.end == RangeEnd::Single {
-            stream.ended = true;
-            let done = range::answer(&reading.snapshot, op, at, stream.revision)?;
+            self.ended = true;
+            let done = range::answer(snapshot, op, at, self.revision)?;
             let totals = RangeTotals { revision: done.revision, count: done.count, more: done.more };
-            return reading.intact(Some(RangeChunk { kvs: done.kvs, totals: Some(totals) }));
+            return Ok(RangeChunk { kvs: done.kvs, totals: Some(totals) });
         }
 
-        let left = op.limit().map_or(usize::MAX, |limit| limit - stream.sent);
+        let left = op.limit().map_or(usize::MAX, |limit| limit - self.sent);
         let take = left.min(keys_max.max(1));
         let mut candidates = Vec::new();
         // The first key beyond the chunk, if there is one.
         let mut beyond = None;
-        let mut walk = Walk::forward(&reading.snapshot, &stream.rest, at);
+        let mut walk = Walk::forward(snapshot, &self.rest, at);
         while let Some((key, found)) = walk.next()? {
             if candidates.len() == take {
                 beyond = Some(Bytes::copy_from_slice(key));
@@ -98,25 +105,25 @@ impl Reader {
             candidates.push(Candidate::new(key, found, op));
         }
         drop(walk);
-        let kvs = candidates.into_iter().map(|candidate| candidate.answer(&reading.snapshot, op));
+        let kvs = candidates.into_iter().map(|candidate| candidate.answer(snapshot, op));
         let kvs = kvs.collect::<Result<Vec<_>, _>>()?;
-        let sent = stream.sent + kvs.len();
+        let sent = self.sent + kvs.len();
         let totals = match beyond {
             Some(key) if take < left => {
-                stream.rest.key = key;
+                self.rest.key = key;
                 None
             }
             beyond => {
                 let uncounted = match &beyond {
-                    Some(key) => index::count(&reading.snapshot, &stream.rest, Bound::Included(key), at)?,
+                    Some(key) => index::count(snapshot, &self.rest, Bound::Included(key), at)?,
                     None => 0,
                 };
-                stream.ended = true;
+                self.ended = true;
                 let count = sent as i64 + uncounted;
-                Some(RangeTotals { revision: stream.revision, count, more: beyond.is_some() })
+                Some(RangeTotals { revision: self.revision, count, more: beyond.is_some() })
             }
         };
-        stream.sent = sent;
-        reading.intact(Some(RangeChunk { kvs, totals }))
+        self.sent = sent;
+        Ok(RangeChunk { kvs, totals })
     }
 }

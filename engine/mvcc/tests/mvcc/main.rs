@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the data model through the public API: by script, by model, and by repetition.
 
+mod compact;
 mod hash;
+mod history;
 mod kv;
+mod model;
+mod random;
 mod script;
+mod txn;
 mod world;

@@ -65,7 +65,7 @@ fn one(world: &mut World, line: &str) -> Result<String, OpError> {
             show_range(&reader.range(&op)?)
         }
         "read" => {
-            let Op::Txn(op) = words.op() else { panic!("read takes a txn: {line}") };
+            let op = words.txn();
             shown(&reader, &OpDone::Txn(reader.txn(&op)?))?
         }
         "stream" => stream(&reader, &mut words)?,
@@ -95,7 +95,8 @@ fn one(world: &mut World, line: &str) -> Result<String, OpError> {
         }
         "keys" => {
             let keys = reader.keys_of_lease(words.number())?;
-            keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" ")
+            let keys: Vec<String> = keys.iter().map(|key| text(key)).collect();
+            if keys.is_empty() { "none".into() } else { keys.join(" ") }
         }
         "revision" => format!("{} compact {}", reader.revision()?, reader.compact_revision()?),
         "live" => reader.live_bytes()?.to_string(),
