@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! URLs that a member listens on or announces.
+//!
+//! Owns      which of them are well formed (etcd's `types.NewURLs`), and where a listener is bound.
+//! Holds     an announced URL is kept as it was written: member ids are made of these texts (ID-1).
+//! Never     resolves a name or opens a socket.
+
+use std::{fmt, net::IpAddr, path::PathBuf};
+
+/// A place to listen on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenUrl {
+    /// As given.
+    pub text: String,
+    pub place: Place,
+}
+
+/// What is bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// `localhost` or a literal address, and a port.
+    Tcp {
+        host: Host,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    Localhost,
+    Address(IpAddr),
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A URL in its parts.
+struct Parts<'a> {
+    scheme: &'a str,
+    authority: &'a str,
+    path: &'a str,
+}
+
+fn split(text: &str) -> Result<Parts<'_>, String> {
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| format!("URL scheme must be http, https, unix, or unixs: {text}"))?;
+    let cut = rest.find('/').unwrap_or(rest.len());
+    Ok(Parts { scheme, authority: &rest[..cut], path: &rest[cut..] })
+}
+
+fn split_port(authority: &str) -> Option<(&str, u16)> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bare.is_none() && host.contains(':') {
+        return None;
+    }
+    Some((bare.unwrap_or(host), port.parse().ok()?))
+}
+
+/// Checks one URL that is announced to others.
+pub fn check_announced(text: &str) -> Result<(), String> {
+    let Parts { scheme, authority, path } = split(text)?;
+    match scheme {
+        "http" | "https" => {
+            if split_port(authority).is_none() {
+                return Err(format!("URL address does not have the form \"host:port\": {text}"));
+            }
+            if !path.is_empty() {
+                return Err(format!("URL must not contain a path: {text}"));
+            }
+            Ok(())
+        }
+        "unix" | "unixs" => Ok(()),
+        _ => Err(format!("URL scheme must be http, https, unix, or unixs: {text}")),
+    }
+}
+
+/// Reads one URL to listen on: plain ones only, until there is TLS.
+pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
+    check_announced(text)?;
+    let Parts { scheme, authority, path } = split(text)?;
+    let place = match scheme {
+        "http" => {
+            let (host, port) = split_port(authority).expect("checked above");
+            let host = match host {
+                "localhost" => Host::Localhost,
+                _ => Host::Address(
+                    host.parse().map_err(|_| format!("expected IP in URL for binding ({text})"))?,
+                ),
+            };
+            Place::Tcp { host, port }
+        }
+        // E2-13: host and path together name the file.
+        "unix" => Place::Unix(PathBuf::from(format!("{authority}{path}"))),
+        _ => return Err(format!("{text} needs TLS, which is not there yet: use http or unix")),
+    };
+    Ok(ListenUrl { text: text.to_owned(), place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // rule: E2-13
+    #[test]
+    fn listeners_are_addresses_or_files() {
+        let place = |text: &str| parse_listen(text).map(|url| url.place);
+        assert_eq!(place("http://localhost:2379"), Ok(Place::Tcp { host: Host::Localhost, port: 2379 }));
+        assert_eq!(
+            place("http://[::1]:0"),
+            Ok(Place::Tcp { host: Host::Address("::1".parse().expect("an address")), port: 0 })
+        );
+        assert_eq!(place("unix://etcd.unix:1"), Ok(Place::Unix("etcd.unix:1".into())));
+        assert_eq!(place("unix:///run/x.sock"), Ok(Place::Unix("/run/x.sock".into())));
+    }
+
+    #[test]
+    fn other_urls_are_refused_with_their_text() {
+        for (text, why) in [
+            ("localhost:2379", "URL scheme must be http, https, unix, or unixs: localhost:2379"),
+            ("ftp://a:1", "URL scheme must be http, https, unix, or unixs: ftp://a:1"),
+            ("http://a", "URL address does not have the form \"host:port\": http://a"),
+            ("http://a:b", "URL address does not have the form \"host:port\": http://a:b"),
+            ("http://::1:2379", "URL address does not have the form \"host:port\": http://::1:2379"),
+            ("http://1.2.3.4:1/x", "URL must not contain a path: http://1.2.3.4:1/x"),
+            ("http://example.com:1", "expected IP in URL for binding (http://example.com:1)"),
+            ("https://1.2.3.4:1", "https://1.2.3.4:1 needs TLS, which is not there yet: use http or unix"),
+        ] {
+            assert_eq!(parse_listen(text).map(|url| url.place), Err(why.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The table of flags and the rules' page hold each other, and every flag does what its class says.
+
+use cairn::config::{
+    Config, ConfigError,
+    flags::{Class, FILE_ONLY, FLAGS, Flag, GATES, Kind},
+    given::{Asked, Given, GivenError, Remark},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const PAGE: &str = include_str!("../../tests/rules/flags.tsv");
+
+struct Row {
+    kind: &'static str,
+    name: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    key: &'static str,
+    status: &'static str,
+    cairn: &'static str,
+}
+
+fn rows(kind: &str) -> Vec<Row> {
+    let mut lines = PAGE.lines();
+    assert_eq!(
+        lines.next(),
+        Some(
+            "kind\tflag or gate\tenvironment variable\tdefault\ttype\tconfig file key\tsince\tstatus\tmeaning\tcairn"
+        )
+    );
+    let row = |line: &'static str| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        assert_eq!(fields.len(), 10, "{line}");
+        Row {
+            kind: fields[0],
+            name: fields[1],
+            variable: fields[2],
+            default: fields[3],
+            key: fields[5],
+            status: fields[7],
+            cairn: fields[9],
+        }
+    };
+    lines.map(row).filter(|row| row.kind == kind).collect()
+}
+
+fn bare(name: &str) -> &str {
+    name.trim_start_matches('-')
+}
+
+/// A well-formed value that is not the default, and what must be given with it.
+fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
+    match flag.name {
+        "listen-client-urls" => ("http://127.0.0.1:1", &["--advertise-client-urls=http://127.0.0.1:1"]),
+        "initial-advertise-peer-urls" | "advertise-client-urls" => ("http://h.example:1", &[]),
+        "listen-peer-urls" | "listen-client-http-urls" | "listen-metrics-urls" => ("unix://x.sock", &[]),
+        "cors" => ("http://a.example:80", &[]),
+        "initial-cluster" => ("default=http://localhost:2380", &[]),
+        "initial-cluster-state" => ("existing", &[]),
+        "auto-compaction-mode" => ("revision", &["--auto-compaction-retention=7"]),
+        "auto-compaction-retention" => ("7h", &[]),
+        "auth-token" => ("jwt", &[]),
+        "metrics" => ("extensive", &[]),
+        "logger" => ("zap", &[]),
+        "log-outputs" => ("stdout", &[]),
+        "log-level" => ("error", &[]),
+        "log-format" => ("console", &[]),
+        "feature-gates" => ("StopGRPCServiceOnDefrag=true", &[]),
+        "election-timeout" => ("7000", &[]),
+        "enable-grpc-gateway" => ("false", &[]),
+        _ => match flag.kind {
+            Kind::Bool => (if flag.default == "true" { "false" } else { "true" }, &[]),
+            Kind::Uint | Kind::Uint32 | Kind::Int => ("77", &[]),
+            Kind::Duration => ("7s", &[]),
+            Kind::Text | Kind::Urls | Kind::List | Kind::Gates => ("other", &[]),
+        },
+    }
+}
+
+/// For a flag of which some values are refused: one of them.
+fn refused_example(name: &str) -> Option<&'static str> {
+    match name {
+        "listen-peer-urls" | "listen-client-urls" | "listen-client-http-urls" | "listen-metrics-urls" => {
+            Some("https://127.0.0.1:1")
+        }
+        "initial-cluster" => Some("default=http://localhost:2380,other=http://localhost:2381"),
+        _ => None,
+    }
+}
+
+fn judge(arguments: &[String]) -> Result<(Config, Vec<Remark>), ConfigError> {
+    match Given::read(arguments, std::iter::empty()) {
+        Ok(Asked::Serve(given)) => Config::new(&given),
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+fn with(flag: &Flag, value: &str, more: &[&str]) -> Vec<String> {
+    let first = format!("--{}={value}", flag.name);
+    std::iter::once(first).chain(more.iter().map(|argument| (*argument).to_owned())).collect()
+}
+
+fn defaults() -> Config {
+    judge(&[]).expect("nothing given is a good configuration").0
+}
+
+// rule: FL-4
+#[test]
+fn the_table_and_the_page_are_one() {
+    let page = rows("flag");
+    let names: Vec<&str> = page.iter().map(|row| bare(row.name)).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a flag stands twice on the page");
+    let table: BTreeMap<&str, &Flag> = FLAGS.iter().map(|flag| (flag.name, flag)).collect();
+    assert_eq!(table.keys().copied().collect::<BTreeSet<_>>(), names.into_iter().collect::<BTreeSet<_>>());
+    for row in &page {
+        let flag = table[bare(row.name)];
+        assert_eq!(flag.class.describe(), row.cairn, "{}", row.name);
+        assert_eq!(flag.variable().as_deref().unwrap_or("-"), row.variable, "{}", row.name);
+        assert_eq!(if flag.key.is_empty() { "-" } else { flag.key }, row.key, "{}", row.name);
+        assert_eq!(flag.class == Class::Ignored, row.status == "ignored", "{}", row.name);
+        let default = match row.default.split(" (acts as").next().expect("a part") {
+            "(empty" | "-" | "(empty)" | "(empty, acts as map)" | "(empty, acts as NAME.etcd)" => "",
+            default => default,
+        };
+        assert_eq!(flag.default, default, "{}", row.name);
+    }
+    assert!(page.len() > 100, "only {} flags on the page", page.len());
+}
+
+// rule: FL-5
+#[test]
+fn the_gates_and_the_page_are_one() {
+    let page = rows("gate");
+    assert_eq!(page.len(), GATES.len());
+    for (row, gate) in page.iter().zip(GATES) {
+        assert_eq!(gate.name, row.name);
+        assert_eq!(gate.class.describe(), row.cairn, "{}", row.name);
+        assert_eq!(gate.default.to_string(), row.default, "{}", row.name);
+        assert!(row.status.starts_with(gate.stage), "{}", row.name);
+    }
+    for gate in GATES.iter().filter(|gate| !gate.name.starts_with("All")) {
+        let flag = FLAGS.iter().find(|flag| flag.name == "feature-gates").expect("the flag");
+        let value = format!("{}={}", gate.name, !gate.default);
+        let (config, remarks) = judge(&with(flag, &value, &[])).expect(gate.name);
+        match gate.class {
+            Class::NoEffect(_) => {
+                assert!(remarks.iter().any(|r| r.warning && r.value.contains(gate.name)), "{}", gate.name);
+            }
+            // On by default here, so that the value etcd has by default is the one that changes it.
+            Class::Maps(_) => {
+                let (config, _) = judge(&with(flag, &format!("{}=false", gate.name), &[])).expect(gate.name);
+                assert_ne!(config, defaults(), "{}", gate.name);
+            }
+            _ => assert_ne!(config, defaults(), "{}", gate.name),
+        }
+    }
+}
+
+// rule: FL-6
+// rule: FL-7
+#[test]
+fn every_flag_does_what_its_class_says() {
+    for flag in FLAGS.iter().filter(|flag| flag.name != "config-file" && flag.name != "version") {
+        let (value, more) = example(flag);
+        let judged = judge(&with(flag, value, more));
+        let warned = |remarks: &[Remark]| {
+            remarks.iter().any(|r| r.warning && r.value.contains(&format!("--{}", flag.name)))
+        };
+        match flag.class {
+            Class::AsEtcd | Class::Maps(_) => {
+                let (config, remarks) = judged.unwrap_or_else(|error| panic!("--{}: {error}", flag.name));
+                assert!(!warned(&remarks), "--{}: {remarks:?}", flag.name);
+                // Each of these has one meaning: nothing in the configuration can tell it from the default.
+                if flag.name != "logger" {
+                    assert_ne!(config, defaults(), "--{}={value} changes nothing", flag.name);
+                }
+            }
+            Class::Part(_) => {
+                if let Some(refused) = refused_example(flag.name) {
+                    let error = judge(&with(flag, refused, more)).expect_err(flag.name).to_string();
+                    assert!(error.contains(&format!("--{}", flag.name)), "{error}");
+                }
+                judged.unwrap_or_else(|error| panic!("--{}: {error}", flag.name));
+            }
+            Class::NoEffect(_) | Class::Ignored => {
+                let (config, remarks) = judged.unwrap_or_else(|error| panic!("--{}: {error}", flag.name));
+                assert!(warned(&remarks), "--{}={value} is accepted in silence", flag.name);
+                assert_eq!(config, defaults(), "--{}", flag.name);
+            }
+            Class::Refused(why) => {
+                let error = judged.expect_err(flag.name).to_string();
+                assert_eq!(error, format!("--{}={value} is refused: {why}", flag.name));
+                let (config, remarks) = judge(&with(flag, flag.default, &[])).expect(flag.name);
+                assert_eq!((config, remarks), (defaults(), Vec::new()), "--{}", flag.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_class_and_kind_has_a_flag() {
+    let classes: BTreeSet<String> =
+        FLAGS.iter().map(|f| f.class.describe().split(':').next().unwrap_or_default().to_owned()).collect();
+    assert_eq!(classes.len(), 6, "{classes:?}");
+}
+
+// rule: FL-1
+// rule: FL-6
+#[test]
+fn what_etcd_dropped_is_not_defined() {
+    let removed = rows("removed");
+    assert!(removed.len() >= 40, "only {} removed flags on the page", removed.len());
+    for row in removed {
+        assert_eq!(row.cairn, "undefined", "{}", row.name);
+        match Given::read(&[format!("{}=1", row.name)], std::iter::empty()) {
+            Err(GivenError::Syntax(text)) => {
+                assert!(
+                    text.starts_with(&format!("flag provided but not defined: -{}", bare(row.name))),
+                    "{text}"
+                );
+            }
+            other => panic!("{}: {other:?}", row.name),
+        }
+    }
+}
+
+#[test]
+fn keys_without_a_flag_are_refused_by_name() {
+    let page: Vec<(String, &str)> = rows("yaml")
+        .iter()
+        .flat_map(|row| {
+            let (stem, last) = row.key.rsplit_once('.').expect("a path");
+            let first = stem.split(" / ").next().expect("a part");
+            let names: Vec<String> = match row.key.split_once(" / ") {
+                Some((first, second)) => {
+                    let (stem, _) = first.rsplit_once('.').expect("a path");
+                    vec![first.to_owned(), format!("{stem}.{second}")]
+                }
+                None => vec![format!("{first}.{last}")],
+            };
+            names.into_iter().map(|name| (name, row.cairn)).collect::<Vec<_>>()
+        })
+        .collect();
+    let table: Vec<(String, String)> =
+        FILE_ONLY.iter().map(|(key, why)| ((*key).to_owned(), format!("refused: {why}"))).collect();
+    let page: Vec<(String, String)> = page.into_iter().map(|(key, cairn)| (key, cairn.to_owned())).collect();
+    assert_eq!(page, table);
+}
+
+// rule: FL-2
+#[test]
+fn variables_without_a_flag_are_told() {
+    let read = |name: &str| match Given::read(&[], [(name.to_owned(), "all".to_owned())].into_iter()) {
+        Ok(Asked::Serve(given)) => given.remarks,
+        other => panic!("{name}: {other:?}"),
+    };
+    for row in rows("env") {
+        let name = row.variable.replace('*', "FROBNICATE");
+        let remarks = read(&name);
+        assert_eq!(remarks.len(), 1, "{name}");
+        assert!(remarks[0].warning, "{name}");
+        let no_effect = row.cairn.starts_with("no-effect");
+        assert_eq!(remarks[0].message == "environment variable has no effect", no_effect, "{name}");
+    }
+}
+
+// rule: BO-2
+// rule: BO-3
+#[test]
+fn bad_configurations_are_refused_with_the_flag() {
+    for (line, text) in [
+        ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
+        (
+            "--heartbeat-interval=300",
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
+        ),
+        (
+            "--election-timeout=50001",
+            "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+        ),
+        (
+            "--listen-client-urls=http://127.0.0.1:1",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            "--listen-peer-urls=http://example.com:1",
+            "--listen-peer-urls: expected IP in URL for binding (http://example.com:1)",
+        ),
+        ("--initial-cluster-state=old", "--initial-cluster-state must be new or existing, not \"old\""),
+        (
+            "--name=a --initial-cluster=b=http://localhost:2380",
+            "couldn't find local name \"a\" in the initial cluster configuration",
+        ),
+        (
+            "--initial-cluster=default=http://10.0.0.1:2380",
+            "--initial-cluster has http://10.0.0.1:2380 but missing from --initial-advertise-peer-urls \
+             (--initial-cluster http://10.0.0.1:2380, announced http://localhost:2380)",
+        ),
+        (
+            "--initial-cluster=default",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        ("--auto-compaction-retention=-1", "--auto-compaction-retention=-1 must not be negative"),
+        (
+            "--auto-compaction-mode=hourly",
+            "--auto-compaction-mode must be periodic or revision, not \"hourly\"",
+        ),
+        ("--log-level=loud", "--log-level must be debug, info, warn, error, panic or fatal, not \"loud\""),
+        ("--log-outputs=default,stderr", "--log-outputs: default cannot stand beside other outputs"),
+        (
+            "--corrupt-check-time=0s --warning-apply-duration=-1s",
+            "--warning-apply-duration=-1s must not be negative",
+        ),
+        ("--max-request-bytes=4294967296", "--max-request-bytes=4294967296 is more than a message can hold"),
+        ("--discovery-srv=example.com", "--discovery-srv=example.com is refused: discovery is not there yet"),
+        (
+            "--force-new-cluster",
+            "--force-new-cluster=true is refused: clusters of more than one member are not there yet",
+        ),
+    ] {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(judge(&arguments).map(|_| ()), Err(ConfigError(text.into())), "{line}");
+    }
+}
+
+#[test]
+fn an_initial_cluster_may_name_the_own_urls_otherwise() {
+    let line = ["--initial-cluster=default=http://127.0.0.1:2380".to_owned()];
+    let config = judge(&line).expect("localhost resolves to 127.0.0.1").0;
+    assert_eq!(config.advertise_peer, ["http://localhost:2380"]);
+}
