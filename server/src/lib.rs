@@ -6,9 +6,21 @@
 //! Never     decides what a request means: that is `cairn-core`.
 
 pub mod config;
+pub mod daemon;
 pub mod exit;
+pub mod front;
+mod listen;
 pub mod log;
 pub mod member;
+pub mod metrics;
+mod notify;
+mod observe;
+mod signals;
 
 /// The version of etcd whose API a member speaks, as `Status` and `/version` tell it.
 pub const ETCD_VERSION: &str = "3.7.1";
+/// The same without the patch level, as cluster and storage versions are told.
+pub const ETCD_MINOR_VERSION: &str = "3.7.0";
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("Cairn runs on Linux, on x86_64 and aarch64");

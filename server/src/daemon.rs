@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of the process: from the configuration to ready, and from a signal to the end.
+//!
+//! Owns      the order of start and stop (SD rules), and the runtimes.
+//! Holds     1. nothing is written to a data directory before every address is bound;
+//!           2. the end is reached within [`STOP_LIMIT`] of the signal.
+//! Never     serves a request itself.
+
+use crate::{
+    ETCD_VERSION,
+    config::{Config, given::Remark, help::go_arch, value::format_duration},
+    exit::ExitStatus,
+    front::{Front, Role},
+    listen::{self, Listener},
+    log::{Log, Value},
+    member::{Ended, Member, MemberConfig, StartError},
+    metrics::{self, Metrics},
+    notify,
+    observe::Watcher,
+    signals::{self, Signal},
+};
+use cairn_core::boot::BootError;
+use cairn_engine::Error as EngineError;
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+/// From a signal to the end of the process.
+pub const STOP_LIMIT: Duration = Duration::from_secs(7);
+/// What of it is kept for the member, which seals its log.
+const SEAL_LIMIT: Duration = Duration::from_secs(2);
+/// Files that a member needs beside its connections (SD-9).
+const DESCRIPTORS_RESERVED: u64 = 150;
+/// How often the limit of open files is compared with their number.
+const DESCRIPTORS_INTERVAL: Duration = Duration::from_secs(600);
+/// Leaderless checks in a row before streams that asked for a leader end (LIMIT-12).
+const LEADERLESS_CHECKS: u32 = 3;
+
+/// How a run of the daemon ended.
+pub enum End {
+    /// By itself, with a line in the log.
+    Status(ExitStatus),
+    /// After a signal: the process should end by it.
+    Signal(Signal),
+}
+
+/// Runs a member until it ends.
+pub fn run(config: Config, remarks: &[Remark], log: Log) -> End {
+    install_panic_hook(log.clone());
+    for remark in remarks {
+        let fields = [(remark.field, Value::from(remark.value.as_str()))];
+        if remark.warning { log.warn(remark.message, &fields) } else { log.info(remark.message, &fields) }
+    }
+    let limit = metrics::descriptor_limit().unwrap_or(u64::MAX);
+    if limit <= DESCRIPTORS_RESERVED {
+        let text = format!(
+            "file descriptor limit of etcd process is too low; please set higher: it is {limit}, and must be above \
+             {DESCRIPTORS_RESERVED} (ulimit -n)"
+        );
+        return failed(&log, ExitStatus::Descriptors, &text);
+    }
+    let connections_max = usize::try_from(limit - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX);
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&log, ExitStatus::Descriptors, &format!("cannot start: {error}")),
+    };
+    runtime.block_on(live(config, log, connections_max))
+}
+
+fn failed(log: &Log, status: ExitStatus, text: &str) -> End {
+    log.fatal(text, &[("exit-status", (status as u8).into())]);
+    End::Status(status)
+}
+
+async fn live(config: Config, log: Log, connections_max: usize) -> End {
+    say_configuration(&log, &config);
+    let listeners = match listen::bind_all(&config) {
+        Ok(listeners) => listeners,
+        Err(error) => return failed(&log, ExitStatus::Listen, &error.to_string()),
+    };
+    if let Some(text) = missing_cluster(&config) {
+        return failed(&log, ExitStatus::Refused, &text);
+    }
+    let metrics = Arc::new(Metrics::new(config.metrics_extensive));
+    let front = Arc::new(Front::new(config, log.clone(), metrics.clone()));
+    let serving = Serving::new(front.clone(), connections_max);
+    let (early, clients): (Vec<_>, Vec<_>) =
+        listeners.into_iter().partition(|listener| matches!(listener.role, Role::Peer | Role::Metrics));
+    let mut tasks = serving.start(early);
+    let observer = Watcher { log: log.clone(), metrics, warn_apply: front.config.warn_apply };
+    let member = match Member::start(member_config(&front.config), Arc::new(observer)).await {
+        Ok(member) => member,
+        Err(error) => return failed(&log, status_of(&error), &error.to_string()),
+    };
+    defragment_if_worth_it(&log, &front.config, &member).await;
+    front.open(member.clone());
+    let told = match signals::install() {
+        Ok(told) => told,
+        Err(error) => {
+            member.stop().await;
+            return failed(&log, ExitStatus::Failed, &format!("cannot handle signals: {error}"));
+        }
+    };
+    for client in &clients {
+        log.info("ready to serve client requests", &[]);
+        log.info(
+            "serving client traffic insecurely; this is strongly discouraged!",
+            &[("traffic", client.role.traffic().into()), ("address", client.address.as_str().into())],
+        );
+    }
+    tasks.extend(serving.start(clients));
+    notify_init(&log);
+    let watch_leader = tokio::spawn(watch_leader(front.clone(), member.clone()));
+    let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
+    let end = tokio::select! {
+        Ok(signal) = told => End::Signal(signal),
+        ended = member.ended() => ended_by_itself(&log, &ended),
+    };
+    if let End::Signal(signal) = &end {
+        log.info("received signal; shutting down", &[("signal", signal.name().into())]);
+    }
+    watch_leader.abort();
+    watch_descriptors.abort();
+    stop(&log, &front, &member, &serving, tasks).await;
+    end
+}
+
+fn ended_by_itself(log: &Log, ended: &Ended) -> End {
+    match ended {
+        Ended::Stopped => End::Status(ExitStatus::Done),
+        Ended::Failed(why) => {
+            let text = format!("the member stopped: {why}: start it again to recover from its log");
+            failed(log, ExitStatus::Failed, &text)
+        }
+    }
+}
+
+/// SD-3: requests under way are answered, streams end, the log is sealed; all within the limit.
+async fn stop(log: &Log, front: &Front, member: &Member, serving: &Serving, tasks: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + STOP_LIMIT;
+    log.info("closing etcd server", &[("name", front.config.name.as_str().into())]);
+    front.stop();
+    serving.closing.send_replace(true);
+    let ended = timeout_at(deadline - SEAL_LIMIT, async {
+        for task in tasks {
+            // A listener that panicked has said so.
+            drop(task.await);
+        }
+    });
+    if ended.await.is_err() {
+        log.warn("connections did not end in time and are closed", &[]);
+    }
+    log.info("skipped leadership transfer for single voting member cluster", &[]);
+    if timeout_at(deadline, member.stop()).await.is_err() {
+        log.warn("the log could not be sealed in time; the next start recovers from it", &[]);
+    }
+    log.info("closed etcd server", &[("name", front.config.name.as_str().into())]);
+}
+
+/// The listeners' tasks and the threads that serve connections.
+struct Serving {
+    front: Arc<Front>,
+    workers: Arc<[Handle]>,
+    connections_max: usize,
+    closing: watch::Sender<bool>,
+}
+
+impl Serving {
+    /// A connection stays on one worker: its requests then never wait for another thread.
+    fn new(front: Arc<Front>, connections_max: usize) -> Serving {
+        let workers = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let workers = (0..workers).map(|i| start_worker(i, front.log.clone())).collect();
+        Serving { front, workers, connections_max, closing: watch::Sender::new(false) }
+    }
+
+    fn start(&self, listeners: Vec<Listener>) -> Vec<JoinHandle<()>> {
+        let serve = |listener: Listener| {
+            let (front, workers) = (self.front.clone(), self.workers.clone());
+            tokio::spawn(listener.serve(front, workers, self.connections_max, self.closing.subscribe()))
+        };
+        listeners.into_iter().map(serve).collect()
+    }
+}
+
+/// A thread with a runtime of its own, which lives as long as the process.
+fn start_worker(number: usize, log: Log) -> Handle {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().expect("descriptors were counted at start");
+    let handle = runtime.handle().clone();
+    let spawned = thread::Builder::new()
+        .name(format!("rpc-{number}"))
+        .spawn(move || runtime.block_on(std::future::pending::<()>()));
+    if let Err(error) = spawned {
+        log.fatal("cannot start a thread", &[("error", error.to_string().into())]);
+    }
+    handle
+}
+
+/// DD-8.
+async fn defragment_if_worth_it(log: &Log, config: &Config, member: &Member) {
+    let status = member.status();
+    let threshold = i64::try_from(config.defrag_threshold_mb.saturating_mul(1 << 20)).unwrap_or(i64::MAX);
+    let free = status.db_size - status.db_size_in_use;
+    if threshold == 0 {
+        return;
+    }
+    let fields = [
+        ("current-db-size-bytes", Value::from(status.db_size)),
+        ("current-db-size-in-use-bytes", status.db_size_in_use.into()),
+        ("bootstrap-defrag-threshold-bytes", threshold.into()),
+    ];
+    if free < threshold {
+        return log.info("Skipping defragmentation", &fields);
+    }
+    log.info("starting defragment", &fields);
+    match member.defragment().await {
+        Ok(()) => log.info("finished defragment", &[]),
+        Err(why) => log.warn("failed to defragment", &[("error", why.into())]),
+    }
+}
+
+fn notify_init(log: &Log) {
+    log.info("notifying init daemon", &[]);
+    let Some(socket) = std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty()) else {
+        return;
+    };
+    match notify::ready(&socket) {
+        Ok(()) => log.info("successfully notified init daemon", &[]),
+        Err(error) => log.warn("failed to notify init daemon", &[("error", error.to_string().into())]),
+    }
+}
+
+/// LIMIT-12: counts the checks, one an election timeout, that find no leader.
+async fn watch_leader(front: Arc<Front>, member: Member) {
+    let mut interval = tokio::time::interval(Duration::from_millis(front.config.election_ms));
+    let mut leaderless = 0;
+    loop {
+        interval.tick().await;
+        leaderless = if member.has_leader() { 0 } else { leaderless + 1 };
+        front.set_leaderless(leaderless >= LEADERLESS_CHECKS);
+    }
+}
+
+/// SD-9.
+async fn watch_descriptors(log: Log) {
+    let mut interval = tokio::time::interval(DESCRIPTORS_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let (Some(limit), Some(used)) = (metrics::descriptor_limit(), metrics::descriptors_used())
+            && used > limit / 5 * 4
+        {
+            log.warn("80% of file descriptors are used", &[("used", used.into()), ("limit", limit.into())]);
+        }
+    }
+}
+
+fn member_config(config: &Config) -> MemberConfig {
+    MemberConfig {
+        name: config.name.clone(),
+        wal_dir: config.wal_dir.clone(),
+        peer_urls: config.advertise_peer.clone(),
+        client_urls: config.advertise_client.clone(),
+        cluster_token: config.cluster_token.clone(),
+        heartbeat_ms: config.heartbeat_ms,
+        election_ms: config.election_ms,
+        quota_bytes: config.quota_bytes,
+        max_request_bytes: config.max_request_bytes,
+        max_txn_ops: config.max_txn_ops,
+        auto_compaction: config.auto_compaction,
+        watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
+        lease_checkpoints: config.gates.lease_checkpoint,
+        ..MemberConfig::new(config.data_dir.clone(), seed())
+    }
+}
+
+/// The daemon's one draw; all others follow from it.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    RandomState::new().hash_one((now.as_nanos(), std::process::id()))
+}
+
+/// A member that is to join a cluster has no data yet, and no cluster to join.
+fn missing_cluster(config: &Config) -> Option<String> {
+    let fresh = !config.data_dir.join("member").exists();
+    (fresh && !config.found_cluster).then(|| {
+        format!(
+            "--initial-cluster-state=existing is refused: {} holds no member, and joining a cluster is not there yet",
+            config.data_dir.display()
+        )
+    })
+}
+
+fn status_of(error: &StartError) -> ExitStatus {
+    match error {
+        StartError::MadeByEtcd(_) => ExitStatus::DataForeign,
+        StartError::InUse(_) => ExitStatus::DataInUse,
+        StartError::Access { .. } => ExitStatus::DataUnreadable,
+        StartError::Boot(BootError::IdZero) => ExitStatus::Refused,
+        StartError::Boot(BootError::Engine(error)) => status_of_engine(error),
+        StartError::Boot(_) => ExitStatus::DataDamaged,
+        StartError::Ended(_) => ExitStatus::Failed,
+    }
+}
+
+fn status_of_engine(error: &EngineError) -> ExitStatus {
+    match error {
+        EngineError::Corrupt(_) => ExitStatus::DataDamaged,
+        EngineError::Io(_) => ExitStatus::DataUnreadable,
+        EngineError::NoSpace { .. } => ExitStatus::DiskFull,
+        EngineError::Locked { .. } => ExitStatus::DataInUse,
+        EngineError::Format(_) => ExitStatus::DataForeign,
+        _ => ExitStatus::Failed,
+    }
+}
+
+/// LG-5: a panic is a line of the log too.
+fn install_panic_hook(log: Log) {
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or("a panic without a text");
+        let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        log.write(crate::log::Level::Panic, &place, text, &[]);
+    }));
+}
+
+/// LG-6: what tools look for at the start of a log.
+fn say_configuration(log: &Log, config: &Config) {
+    let urls = |urls: &[crate::config::urls::ListenUrl]| -> Value {
+        urls.iter().map(|url| Value::from(url.text.as_str())).collect()
+    };
+    log.info(
+        "starting an etcd server",
+        &[
+            ("etcd-version", ETCD_VERSION.into()),
+            ("cairn-version", env!("CARGO_PKG_VERSION").into()),
+            ("go-os", "linux".into()),
+            ("go-arch", go_arch().into()),
+            ("name", config.name.as_str().into()),
+            ("data-dir", config.data_dir.display().to_string().into()),
+            (
+                "wal-dir",
+                config.wal_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default().into(),
+            ),
+            ("heartbeat-interval", format_duration(Duration::from_millis(config.heartbeat_ms)).into()),
+            ("election-timeout", format_duration(Duration::from_millis(config.election_ms)).into()),
+            ("listen-peer-urls", urls(&config.listen_peer)),
+            ("listen-client-urls", urls(&config.listen_client)),
+            ("listen-client-http-urls", urls(&config.listen_client_http)),
+            ("listen-metrics-urls", urls(&config.listen_metrics)),
+            ("initial-advertise-peer-urls", config.advertise_peer.clone().into()),
+            ("advertise-client-urls", config.advertise_client.clone().into()),
+            ("initial-cluster-token", config.cluster_token.as_str().into()),
+            ("quota-backend-bytes", crate::front::grpc::effective_quota(config).into()),
+            ("max-request-bytes", config.max_request_bytes.into()),
+            ("max-txn-ops", config.max_txn_ops.into()),
+            ("max-concurrent-streams", config.max_concurrent_streams.into()),
+            ("lease-checkpoint", config.gates.lease_checkpoint.into()),
+        ],
+    );
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The front door: what all listeners share, and which of the two protocols a request speaks.
+//!
+//! Owns      [`Front`], the state that requests are served from, and the split between gRPC and plain HTTP.
+//! Holds     until the member is ready no request reaches it; liveness and metrics answer before.
+//! Never     binds a socket.
+
+pub mod body;
+pub mod connection;
+pub mod grpc;
+pub mod web;
+
+use crate::{config::Config, log::Log, member::Member, metrics::Metrics};
+use body::Body;
+use connection::Connection;
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// What one listener serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// gRPC and plain HTTP on one port.
+    Client,
+    /// gRPC alone: the plain paths are on listeners of their own.
+    ClientGrpc,
+    ClientHttp,
+    Metrics,
+    Peer,
+}
+
+impl Role {
+    pub fn serves_grpc(self) -> bool {
+        matches!(self, Role::Client | Role::ClientGrpc)
+    }
+
+    pub fn serves_client_http(self) -> bool {
+        matches!(self, Role::Client | Role::ClientHttp)
+    }
+
+    /// As the line `serving client traffic` tells it.
+    pub fn traffic(self) -> &'static str {
+        match self {
+            Role::Client => "grpc+http",
+            Role::ClientGrpc => "grpc",
+            Role::ClientHttp | Role::Metrics | Role::Peer => "http",
+        }
+    }
+}
+
+/// What requests are served from.
+pub struct Front {
+    pub config: Config,
+    pub log: Log,
+    pub metrics: Arc<Metrics>,
+    member: OnceLock<Member>,
+    /// True once the process is to end: streams end, waiting calls give up.
+    stopping: watch::Sender<bool>,
+    /// True while no leader has been known for three election timeouts (LIMIT-12).
+    leaderless: watch::Sender<bool>,
+    /// What the gRPC health service says of the empty name.
+    healthy: watch::Sender<bool>,
+}
+
+impl Front {
+    pub fn new(config: Config, log: Log, metrics: Arc<Metrics>) -> Front {
+        Front {
+            config,
+            log,
+            metrics,
+            member: OnceLock::new(),
+            stopping: watch::Sender::new(false),
+            leaderless: watch::Sender::new(false),
+            healthy: watch::Sender::new(false),
+        }
+    }
+
+    /// The member is ready: requests may reach it.
+    pub fn open(&self, member: Member) {
+        assert!(self.member.set(member).is_ok(), "a member becomes ready once");
+        self.healthy.send_replace(true);
+    }
+
+    /// The member, once it is ready.
+    pub fn member(&self) -> Option<&Member> {
+        self.member.get()
+    }
+
+    /// Ends all streams and everything that waits without a bound.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.healthy.send_replace(false);
+    }
+
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    pub fn leaderless(&self) -> watch::Receiver<bool> {
+        self.leaderless.subscribe()
+    }
+
+    pub fn set_leaderless(&self, leaderless: bool) {
+        self.leaderless.send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
+    }
+
+    pub fn healthy(&self) -> watch::Receiver<bool> {
+        self.healthy.subscribe()
+    }
+
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.send_if_modified(|now| std::mem::replace(now, healthy) != healthy);
+    }
+}
+
+/// Waits for a switch to be on, or to be gone.
+pub async fn until_true(switch: &mut watch::Receiver<bool>) {
+    // The borrow in a good answer must not live across an await of the caller.
+    drop(switch.wait_for(|on| *on).await);
+}
+
+/// Serves one request of a connection.
+pub async fn serve(
+    front: Arc<Front>,
+    role: Role,
+    remote: Arc<str>,
+    connection: &Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let active = connection.begin();
+    let response = answer(front, role, remote, request).await;
+    active.answering();
+    response.map(|body| body.counted(active))
+}
+
+async fn answer(
+    front: Arc<Front>,
+    role: Role,
+    remote: Arc<str>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if role.serves_grpc() && is_grpc(&request) {
+        grpc::serve(front, remote, request).await
+    } else if role == Role::ClientGrpc {
+        grpc::not_grpc(&request)
+    } else {
+        web::serve(&front, role, request).await
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    content_type.is_some_and(|value| match value.strip_prefix(b"application/grpc") {
+        Some([]) => true,
+        Some([next, ..]) => matches!(next, b'+' | b';'),
+        None => false,
+    })
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program `cairn`.
+//!
+//! Owns      the allocator, and the way from arguments to an exit status.
+//! Never     decides what a flag means.
+
+use cairn::{
+    config::{
+        Config,
+        given::{Asked, Given, GivenError},
+        help,
+    },
+    daemon::{self, End},
+    exit::ExitStatus,
+    log::Log,
+};
+use std::io::Write as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let environment = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let end = match Given::read(&arguments, environment) {
+        Ok(Asked::Help) => print(&help::help()),
+        Ok(Asked::Version) => print(&help::version()),
+        Ok(Asked::Serve(given)) => serve(&given),
+        Err(GivenError::Syntax(text)) => {
+            eprintln!("{text}\nUsage: cairn [flags]; cairn --help lists them");
+            End::Status(ExitStatus::Usage)
+        }
+        Err(GivenError::Refused(text)) => refused(&text),
+    };
+    match end {
+        End::Status(status) => std::process::exit(status as i32),
+        End::Signal(signal) => signal.end_process(),
+    }
+}
+
+/// A reader that has gone away is no failure.
+fn print(text: &str) -> End {
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    End::Status(ExitStatus::Done)
+}
+
+fn serve(given: &Given) -> End {
+    let (config, remarks) = match Config::new(given) {
+        Ok(judged) => judged,
+        Err(error) => return refused(&error.to_string()),
+    };
+    match Log::open(&config.log) {
+        Ok(log) => daemon::run(config, &remarks, log),
+        Err(text) => refused(&text),
+    }
+}
+
+fn refused(text: &str) -> End {
+    Log::fallback().fatal(text, &[("exit-status", (ExitStatus::Refused as u8).into())]);
+    End::Status(ExitStatus::Refused)
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Numbers that many threads change.
+//!
+//! Never     knows a name.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counts by upper bound.
+pub struct Histogram {
+    bounds: Box<[f64]>,
+    /// One for each bound, and one for what is above the last.
+    counts: Box<[AtomicU64]>,
+    /// The bits of an `f64`.
+    sum: AtomicU64,
+}
+
+impl Histogram {
+    pub fn new(bounds: impl IntoIterator<Item = f64>) -> Histogram {
+        let bounds: Box<[f64]> = bounds.into_iter().collect();
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Histogram { bounds, counts, sum: AtomicU64::new(0) }
+    }
+
+    /// A first bound, and how many there are, each twice the one before.
+    pub fn doubling((first, count): (f64, usize)) -> Histogram {
+        Self::new((0..count).map(|i| first * f64::from(1u32 << i)))
+    }
+
+    pub fn observe(&self, value: f64) {
+        let place = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[place].fetch_add(1, Relaxed);
+        let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
+        self.sum.fetch_update(Relaxed, Relaxed, add).expect("the update always gives a value");
+    }
+
+    /// Each bound with the count of what is at or below it.
+    pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut below = 0;
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        bounds.zip(&self.counts).map(move |(bound, count)| {
+            below += count.load(Relaxed);
+            (bound, below)
+        })
+    }
+
+    pub fn sum(&self) -> f64 {
+        f64::from_bits(self.sum.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_in_every_bound_at_or_above_it() {
+        let histogram = Histogram::doubling((1.0, 3));
+        for value in [0.5, 1.0, 1.5, 100.0] {
+            histogram.observe(value);
+        }
+        let counts: Vec<(f64, u64)> = histogram.cumulative().collect();
+        assert_eq!(counts, [(1.0, 2), (2.0, 3), (4.0, 3), (f64::INFINITY, 4)]);
+        assert_eq!(histogram.sum(), 103.0);
+    }
+}
