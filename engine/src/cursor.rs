@@ -42,28 +42,25 @@ enum Direction {
     Back,
 }
 
-/// Where the cursor stands.
+/// Where the cursor stands: at an end, or beside `Cursor::key`.
+#[derive(Clone, Copy)]
 enum Gap {
     Start,
-    /// Just before where this key is, or would be.
-    Before(Vec<u8>),
+    /// Just before where the key is, or would be.
+    Before,
     /// Just after it.
-    After(Vec<u8>),
+    After,
     End,
 }
 
 impl Gap {
     /// The bound of what lies in `direction` from here; `None` if nothing does.
-    fn bound(&self, direction: Direction) -> Option<Bound<&[u8]>> {
+    fn bound(self, key: &[u8], direction: Direction) -> Option<Bound<&[u8]>> {
         match (self, direction) {
             (Gap::Start, Direction::Forward) | (Gap::End, Direction::Back) => Some(Bound::Unbounded),
             (Gap::Start, Direction::Back) | (Gap::End, Direction::Forward) => None,
-            (Gap::Before(key), Direction::Forward) | (Gap::After(key), Direction::Back) => {
-                Some(Bound::Included(key))
-            }
-            (Gap::After(key), Direction::Forward) | (Gap::Before(key), Direction::Back) => {
-                Some(Bound::Excluded(key))
-            }
+            (Gap::Before, Direction::Forward) | (Gap::After, Direction::Back) => Some(Bound::Included(key)),
+            (Gap::After, Direction::Forward) | (Gap::Before, Direction::Back) => Some(Bound::Excluded(key)),
         }
     }
 }
@@ -96,12 +93,12 @@ impl<'t> Cursor<'t> {
 
     /// Moves to the gap before the first entry at or after `key`.
     pub fn seek(&mut self, key: &[u8]) {
-        self.settle(Gap::Before(key.to_vec()));
+        self.settle_at(key, Gap::Before);
     }
 
     /// Moves to the gap after `key`, whether it is there or not.
     pub fn seek_after(&mut self, key: &[u8]) {
-        self.settle(Gap::After(key.to_vec()));
+        self.settle_at(key, Gap::After);
     }
 
     /// Moves before the first entry.
@@ -112,6 +109,12 @@ impl<'t> Cursor<'t> {
     /// Moves after the last entry.
     pub fn seek_end(&mut self) {
         self.settle(Gap::End);
+    }
+
+    fn settle_at(&mut self, key: &[u8], gap: Gap) {
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        self.settle(gap);
     }
 
     fn settle(&mut self, gap: Gap) {
@@ -147,7 +150,7 @@ impl<'t> Cursor<'t> {
     /// Takes the nearest live entry in `direction` into `key` and `value`.
     fn advance(&mut self, direction: Direction) -> Result<bool> {
         if self.direction != Some(direction) {
-            let Some(bound) = self.gap.bound(direction) else { return Ok(false) };
+            let Some(bound) = self.gap.bound(&self.key, direction) else { return Ok(false) };
             for layer in &mut self.layers {
                 layer.seek(bound, direction)?;
             }
@@ -171,8 +174,11 @@ impl<'t> Cursor<'t> {
                     layer.pass(direction);
                 }
             }
+            self.gap = match direction {
+                Direction::Forward => Gap::After,
+                Direction::Back => Gap::Before,
+            };
             if self.value.is_some() {
-                self.stand_past_key(direction);
                 return Ok(true);
             }
         }
@@ -192,19 +198,6 @@ impl<'t> Cursor<'t> {
             }
         }
         Ok(nearest.map(|(i, _)| i))
-    }
-
-    fn stand_past_key(&mut self, direction: Direction) {
-        let mut key = match std::mem::replace(&mut self.gap, Gap::Start) {
-            Gap::Before(key) | Gap::After(key) => key,
-            Gap::Start | Gap::End => Vec::new(),
-        };
-        key.clear();
-        key.extend_from_slice(&self.key);
-        self.gap = match direction {
-            Direction::Forward => Gap::After(key),
-            Direction::Back => Gap::Before(key),
-        };
     }
 }
 

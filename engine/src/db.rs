@@ -349,6 +349,10 @@ impl Inner {
         self.purge_list().clone()
     }
 
+    pub(crate) fn purges_waiting(&self) -> usize {
+        self.purge_list().len()
+    }
+
     /// Whether a purge waits that a checkpoint of commit `seq` can do.
     pub(crate) fn purge_ready(&self, seq: Seq) -> bool {
         self.purge_list().iter().any(|purge| purge.after <= seq)

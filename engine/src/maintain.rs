@@ -42,7 +42,7 @@ impl Db {
 
     /// Purges that wait for a checkpoint.
     pub fn purges_waiting(&self) -> usize {
-        self.inner().purges().len()
+        self.inner().purges_waiting()
     }
 
     /// Whether an idle store should make a checkpoint: a purge waits, or more space than

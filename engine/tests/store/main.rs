@@ -8,3 +8,4 @@ mod mutants;
 mod pair;
 mod random;
 mod rot;
+mod threads;
