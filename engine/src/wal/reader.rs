@@ -24,13 +24,14 @@ enum Source {
 
 impl Wal {
     /// The entries of `[lo, hi)`, or the first of them if all have more than `bytes_max` bytes of data;
-    /// always one at least, if the range is not empty. Costs no I/O for recent entries, else one read a batch.
+    /// always one at least, if the range is not empty. None if a concurrent `release` let go of the first of
+    /// them. Costs no I/O for recent entries, else one read a batch.
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`] for what cannot be read back.
     ///
     /// # Panics
-    /// If the range is not inside `[first_index, last_index + 1)`.
+    /// If the range ends past the last index.
     pub fn read(&self, lo: u64, hi: u64, bytes_max: usize) -> Result<Vec<Entry>> {
         let mut out: Vec<Entry> = Vec::new();
         let mut left = bytes_max;
@@ -38,12 +39,11 @@ impl Wal {
         while next < hi {
             let source = {
                 let shared = self.shared();
-                assert!(
-                    shared.index.first() <= lo && hi <= shared.index.last() + 1,
-                    "entries {lo} to {hi} of a log from {} to {}",
-                    shared.index.first(),
-                    shared.index.last()
-                );
+                let last = shared.index.last();
+                assert!(hi <= last + 1, "entries {lo} to {hi} of a log that ends at {last}");
+                if next < shared.index.first() {
+                    return Ok(out);
+                }
                 shared.locate(next, hi, left)
             };
             let found = match source {

@@ -10,3 +10,4 @@ mod matrix;
 mod model;
 mod mutants;
 mod script;
+mod threads;
