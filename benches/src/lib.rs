@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the criterion benches of the engine share: a tree file on disk that is read through a map.
+//! What the criterion benches of the engine share: a tree file on disk that is read through a map, and a clock
+//! of CPU time.
 //!
 //! Owns      that file, and keys drawn by chance.
 //! Holds     reads go the way a server's go: one map, and each page verified at its first touch.
 //! Never     measures.
+
+pub mod cputime;
 
 use std::path::Path;
 use std::sync::Arc;
