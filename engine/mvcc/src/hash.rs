@@ -111,6 +111,8 @@ pub struct HashScan {
     /// Revisions up to this one have their superseded ones gathered.
     gathered: Revision,
     superseded: Vec<Revision>,
+    /// Most of them at a time.
+    window: usize,
 }
 
 enum Phase {
@@ -141,12 +143,20 @@ impl HashScan {
             phase,
             gathered: Revision::default(),
             superseded: Vec::new(),
+            window: WINDOW,
         }
     }
 
     fn known(done: HashDone) -> HashScan {
-        let (gathered, superseded) = (Revision::default(), Vec::new());
-        HashScan { view: None, done, horizon: done.hash_revision, phase: Phase::Done, gathered, superseded }
+        HashScan {
+            view: None,
+            done,
+            horizon: done.hash_revision,
+            phase: Phase::Done,
+            gathered: Revision::default(),
+            superseded: Vec::new(),
+            window: WINDOW,
+        }
     }
 
     /// Looks at up to `entries` more entries; the hash once it is complete.
@@ -191,12 +201,13 @@ impl HashScan {
             let entry = entry_of(revision, value)?;
             let prev = entry.prev.filter(|&prev| !entry.creates() && prev > self.gathered && prev <= compact);
             lowest.extend(prev);
-            if lowest.len() > WINDOW {
+            if lowest.len() > self.window {
                 lowest.pop();
             }
         }
         let from = self.gathered;
-        self.gathered = if lowest.len() < WINDOW { compact } else { *lowest.peek().expect("it is full") };
+        self.gathered =
+            if lowest.len() < self.window { compact } else { *lowest.peek().expect("it is full") };
         self.superseded = lowest.into_sorted_vec();
         self.phase = Phase::Sum(Revision::new(from.main, from.sub + i64::from(from.main > 0)));
         Ok(())
@@ -283,4 +294,51 @@ fn is_tombstone_at(view: &View, main: i64) -> Result<bool> {
         last.insert(entry.key.to_vec(), entry.delete);
     }
     Ok(last.into_values().any(|delete| delete))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use cairn_engine::sim::SimVfs;
+    use cairn_engine::{Db, InstallId, Options};
+
+    use super::*;
+    use crate::{DeleteOp, PutOp, RangeEnd, SCHEMA, Store};
+
+    // rule: HASH-6
+    #[test]
+    fn a_hash_is_the_same_in_windows_and_slices_of_any_size() {
+        let mut options = Options::default();
+        options.vfs = Arc::new(SimVfs::new());
+        let db = Db::create(Path::new("/member"), SCHEMA, InstallId(7), options).expect("a new store");
+        let mut store = Store::open(db).expect("opens");
+        let mut batch = store.batch().expect("begins");
+        for n in 0..300_usize {
+            let key = format!("k{}", n * n % 41);
+            let value = Some(n.to_string().into());
+            let put = PutOp { key: key.clone().into(), value, lease: Some(0), prev_kv: false };
+            batch.put(&put, &|_| true).expect("applies");
+            if n % 9 == 0 {
+                let keys = KeyRange { key: key.into(), end: RangeEnd::Single };
+                batch.delete_range(&DeleteOp { keys, prev_kv: false }).expect("applies");
+            }
+        }
+        batch.compact(200).expect("applies");
+        batch.commit(1, 1).expect("commits");
+
+        let reader = store.reader();
+        let want = reader.hash_kv(280).expect("readable");
+        for (window, entries) in [(1, 1000), (2, 3), (7, 1), (10, 64), (100, 7)] {
+            let mut scan = reader.hash_scan(280).expect("readable");
+            scan.window = window;
+            let got = loop {
+                if let Some(done) = scan.step(entries).expect("reads") {
+                    break done;
+                }
+            };
+            assert_eq!(got, want, "windows of {window}, slices of {entries}");
+        }
+    }
 }

@@ -331,6 +331,7 @@ fn a_purge_that_a_crash_cut_short_is_done_again() {
     }
     world.checkpoint();
     assert_eq!(run(&mut world, "hash 0\nhash 55\nget .. @50\nlive"), before);
-    let records = world.db().verify().expect("whole").trees[0].entries;
-    assert_eq!(records, 7 + 11, "seven live at 50 and eleven since");
+    let trees = world.db().verify().expect("whole").trees;
+    assert_eq!(trees[0].entries, 7 + 11, "seven live at 50 and eleven since");
+    assert_eq!(trees[1].entries, 12, "history from 50 on");
 }

@@ -2,11 +2,13 @@
 //! Tests of the data model through the public API: by script, by model, and by repetition.
 
 mod compact;
+mod cost;
 mod hash;
 mod history;
 mod kv;
 mod model;
 mod random;
 mod script;
+mod threads;
 mod txn;
 mod world;

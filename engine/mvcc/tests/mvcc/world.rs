@@ -2,7 +2,8 @@
 //! A store on a simulated disk, with what stands around it: granted leases, a log index, checkpoints.
 //!
 //! Owns      the disk, the store and the options under which few entries make many nodes.
-//! Holds     each request is a batch of its own, unless a test opens one.
+//! Holds     each request is a batch of its own, and its place in the log is its number; requests that
+//!           are logged are applied again after a power loss, as a log would have them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,12 +11,17 @@ use std::sync::Arc;
 
 use cairn_engine::sim::SimVfs;
 use cairn_engine::{Db, InstallId, Options};
-use cairn_mvcc::{Batch, OpError, PurgeBudget, PurgeProgress, Reader, RevisionEvents, SCHEMA, Store};
+use cairn_mvcc::{Batch, OpDone, OpError, PurgeBudget, PurgeProgress, Reader, RevisionEvents, SCHEMA, Store};
 
 const DIR: &str = "/member";
 
+/// A request that can be applied again.
+pub type Request = Arc<dyn Fn(&mut Batch<'_>, &dyn Fn(i64) -> bool) -> Result<OpDone, OpError>>;
+
 pub struct World {
     disk: SimVfs,
+    /// By log index less one, with the leases of the time.
+    log: Vec<(Request, BTreeSet<i64>)>,
     db: Option<Db>,
     store: Option<Store>,
     pub leases: BTreeSet<i64>,
@@ -36,7 +42,7 @@ impl World {
         let disk = SimVfs::new();
         let db = Db::create(Path::new(DIR), SCHEMA, InstallId(7), tiny(&disk)).expect("a new store");
         let store = Store::open(db.clone()).expect("opens");
-        World { disk, db: Some(db), store: Some(store), leases: BTreeSet::new(), applied: 0 }
+        World { disk, log: Vec::new(), db: Some(db), store: Some(store), leases: BTreeSet::new(), applied: 0 }
     }
 
     pub fn store(&self) -> &Store {
@@ -62,6 +68,34 @@ impl World {
         self.applied += 1;
         let events = batch.commit(self.applied, 1).expect("commits");
         (done, events)
+    }
+
+    /// Applies a request and keeps it, so that [`lose_power`](World::lose_power) can be survived.
+    pub fn log(&mut self, request: &Request) -> (Result<OpDone, OpError>, Vec<Arc<RevisionEvents>>) {
+        self.log.push((Arc::clone(request), self.leases.clone()));
+        self.apply(|batch, leases| request(batch, leases))
+    }
+
+    /// Loses what the disk had not synced, opens what is left, and applies the log after it. All requests
+    /// so far came by [`log`](World::log). Gives how many were applied again.
+    pub fn lose_power(&mut self) -> usize {
+        assert_eq!(self.log.len() as u64, self.applied, "every request was logged");
+        self.store = None;
+        self.db = None;
+        self.disk = self.disk.after_power_loss();
+        let (db, recovered) = Db::open(Path::new(DIR), SCHEMA, tiny(&self.disk)).expect("opens");
+        self.store = Some(Store::open(db.clone()).expect("opens"));
+        self.db = Some(db);
+        self.applied = recovered.meta.applied_index;
+        let again = self.log.split_off(self.applied as usize);
+        let now = std::mem::take(&mut self.leases);
+        for (request, leases) in &again {
+            self.leases.clone_from(leases);
+            // Answers and events were compared when they were first given.
+            let (_answer, _events) = self.log(request);
+        }
+        self.leases = now;
+        again.len()
     }
 
     pub fn checkpoint(&self) {
