@@ -229,7 +229,9 @@ impl<'s> Batch<'s> {
         } else {
             Revision::new(self.meta.revision + 1, self.events.len() as i64 - 1)
         };
-        let hold = self.shared.holds.take(at.main).ok_or(OpError::Compacted)?;
+        // A compaction at this very revision keeps only its end: the middle hangs on the one before.
+        let held = if at.sub == i64::MAX { at.main } else { at.main - 1 };
+        let hold = self.shared.holds.take(held).ok_or(OpError::Compacted)?;
         Ok(Deferred { op: op.clone(), at, revision: self.revision_under_way(), hold })
     }
 

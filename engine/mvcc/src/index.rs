@@ -43,12 +43,27 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) view: View,
 }
 
+impl Snapshot<'_> {
+    /// A view that has all of `main`, which an ordered tree already shows: those are written a moment
+    /// before the commit is published, and nothing but the publishing is left to do.
+    fn view_of(&self, main: i64) -> View {
+        let mut view = self.view.clone();
+        while signed(view.stamp()) < main {
+            std::thread::yield_now();
+            view = self.db.view();
+        }
+        view
+    }
+}
+
 impl Trees for Snapshot<'_> {
     fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>> {
-        match self.view.get(tree, key)? {
-            None if tree.id == HIST.id => self.db.view().get(tree, key),
-            found => Ok(found),
+        if tree.id == HIST.id {
+            // A link of a cell that is newer than the view.
+            let revision = revision_of("hist", key)?;
+            return self.view_of(revision.main).get(tree, key);
         }
+        self.view.get(tree, key)
     }
 
     fn cursor(&self, tree: &TreeDef) -> Cursor<'_> {
@@ -194,35 +209,17 @@ pub(crate) fn count(snapshot: &Snapshot<'_>, keys: &KeyRange, lo: Bound<&[u8]>, 
     if weighed_at <= at {
         return Ok(weight);
     }
-    if let Some(view) = view_at(snapshot, stamp) {
-        let (from, to) = (at.to_key(), weighed_at.to_key());
-        let (changes, _) = view.weight(&HIST, Bound::Excluded(&from), Bound::Included(&to))?;
-        if signed(changes) <= weight {
-            return Ok(weight - born_since(&view, keys, lo, at, weighed_at)?);
-        }
+    let view = snapshot.view_of(stamp);
+    let (from, to) = (at.to_key(), weighed_at.to_key());
+    let (changes, _) = view.weight(&HIST, Bound::Excluded(&from), Bound::Included(&to))?;
+    if signed(changes) <= weight {
+        return Ok(weight - born_since(&view, keys, lo, at, weighed_at)?);
     }
     walk_count(snapshot, keys, lo, at)
 }
 
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// A view that has all of `hist` up to `stamp`: the ordered trees are written a moment before a view
-/// of that commit can be had. `None` if it takes too long to wait for.
-fn view_at(snapshot: &Snapshot<'_>, stamp: i64) -> Option<View> {
-    const TRIES: usize = 64;
-    if signed(snapshot.view.stamp()) >= stamp {
-        return Some(snapshot.view.clone());
-    }
-    for _ in 0..TRIES {
-        let view = snapshot.db.view();
-        if signed(view.stamp()) >= stamp {
-            return Some(view);
-        }
-        std::thread::yield_now();
-    }
-    None
 }
 
 /// Keys of the interval that were created less those that were deleted after `at`, up to `to`.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compaction and the purge.
 
-use cairn_mvcc::{KeyRange, Op, OpDone, OpError, PurgeProgress, RangeOp, TxnOp};
+use bytes::Bytes;
+use cairn_mvcc::{KeyRange, Op, OpDone, OpError, PurgeProgress, PutOp, RangeOp, TxnOp};
 use expect_test::expect;
 
 use crate::script::{check, run, show_kv};
@@ -312,6 +313,25 @@ fn a_deferred_range_keeps_its_revision_until_a_purge_breaks_it() {
     world.purge();
     world.checkpoint();
     assert!(matches!(world.reader().range_deferred(deferred), Err(OpError::Compacted)));
+}
+
+// rule: COMPACT-7, TXN-15
+#[test]
+fn a_range_between_two_changes_of_a_key_outlives_the_compaction_of_their_revision() {
+    let mut world = World::new();
+    let put = |value: &'static str| {
+        let key = Bytes::from_static(b"a");
+        Op::Put(PutOp { key, value: Some(value.into()), lease: Some(0), prev_kv: false })
+    };
+    let success = vec![put("1"), Op::Range(RangeOp::new(KeyRange::all())), put("2")];
+    let op = TxnOp { success, ..TxnOp::default() };
+    let (done, _) = world.apply(|batch, leases| batch.txn(&op, leases));
+    let done = done.expect("applies");
+    let OpDone::Range(deferred) = &done.responses[1] else { panic!("the second op is a range: {done:?}") };
+    run(&mut world, "compact 2\nput a 3\ncheckpoint");
+    assert_eq!(world.purge(), PurgeProgress::Held(1));
+    let answer = world.reader().range_deferred(deferred).expect("held");
+    assert_eq!(answer.kvs.iter().map(|kv| show_kv(kv)).collect::<Vec<_>>(), ["a=1(2,2,1)"]);
 }
 
 // rule: COMPACT-4

@@ -16,7 +16,7 @@ use cairn_mvcc::{
 use crate::model::{Answer, Model, RangeAnswer, Refusal};
 use crate::world::{Request, World};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 100;
 const SEEDS_FULL: u64 = 1000;
 const STEPS: usize = 500;
 

@@ -15,9 +15,12 @@ use cairn_mvcc::{
 
 use crate::world::tiny;
 
-const LIVE: u64 = 40;
+/// Keys that come and go, and one that stays.
+const LIVE: u64 = 41;
+/// More than an index cell keeps: a reader whose view is older follows the links.
+const PUTS_OF_ONE: usize = 70;
 const NAMES: u64 = 120;
-const ROUNDS: u64 = 1500;
+const ROUNDS: u64 = 1000;
 const READERS: usize = 2;
 
 fn key(n: u64) -> Bytes {
@@ -41,7 +44,7 @@ fn read(reader: &Reader, done: &AtomicBool, seed: u64) -> u64 {
         let last = done.load(Ordering::Acquire);
         let current = reader.revision().expect("reads");
         let mut op = RangeOp::new(KeyRange::all());
-        op.revision = if rng.one_in(3) { 0 } else { (current - rng.below(90) as i64).max(2) };
+        op.revision = if rng.one_in(3) { 0 } else { (current - rng.below(900) as i64).max(2) };
         op.count_only = rng.one_in(3);
         op.limit = [0, 7][rng.index(2)];
         match reader.range(&op) {
@@ -69,20 +72,24 @@ fn read(reader: &Reader, done: &AtomicBool, seed: u64) -> u64 {
 /// Each transaction deletes a key and puts another.
 fn write(store: &mut Store) {
     let mut rng = SplitMix::new(3);
-    let mut live: Vec<u64> = (0..LIVE).collect();
+    let mut live: Vec<u64> = (1..LIVE).collect();
     let mut applied = 1;
     for round in 0..ROUNDS {
         let mut batch = store.batch().expect("begins");
         for _ in 0..1 + rng.below(4) {
-            let fresh = (0..).map(|_| rng.below(NAMES)).find(|n| !live.contains(n)).expect("some are free");
+            let fresh =
+                (0..).map(|_| 1 + rng.below(NAMES)).find(|n| !live.contains(n)).expect("some are free");
             let slot = rng.index(live.len());
             let old = std::mem::replace(&mut live[slot], fresh);
             let delete = DeleteOp { keys: single(key(old)), prev_kv: false };
             let success = vec![Op::Put(put(key(fresh))), Op::Delete(delete)];
             batch.txn(&TxnOp { success, ..TxnOp::default() }, &|_| true).expect("applies");
         }
+        for _ in 0..PUTS_OF_ONE {
+            batch.put(&put(key(0)), &|_| true).expect("applies");
+        }
         if round % 20 == 19 {
-            batch.compact(batch.revision() - rng.below(60) as i64).ok();
+            batch.compact(batch.revision() - rng.below(600) as i64).ok();
         }
         applied += 1;
         batch.commit(applied, 1).expect("commits");

@@ -34,6 +34,8 @@ pub fn tiny(disk: &SimVfs) -> Options {
     options.vfs = Arc::new(disk.clone());
     options.map_reserve = 1 << 20;
     options.node_bytes_max = 900;
+    // A purge of more than a few nodes takes several checkpoints.
+    options.purge_bytes = 1 << 13;
     options
 }
 
