@@ -14,8 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::crash::Point;
 use super::disk::{Change, Disk, Ino};
 use super::fault::{Call, Fault};
+use super::rng::SplitMix;
 use crate::io::{FileLock, MapView, OpenHow, VFile, Vfs};
 
+/// Outcomes of a power loss from which one is drawn.
+const SELECTIONS: usize = 60;
 /// Writes whose bytes are kept as a source of stale sectors.
 const STALE_WRITES_MAX: usize = 32;
 
@@ -126,6 +129,14 @@ impl SimVfs {
     pub fn after_power_loss(&self) -> SimVfs {
         let state = self.state();
         SimVfs::booted(state.durable.clone(), state.phase, state.acked, state.submitted)
+    }
+
+    /// The same disk after a power loss that kept, dropped or tore what was not synced as `rng` has it.
+    pub fn after_some_power_loss(&self, rng: &mut SplitMix) -> SimVfs {
+        let point = self.point();
+        let selections = point.selections(rng, SELECTIONS, 0);
+        let disk = point.image(&selections[rng.index(selections.len())]);
+        SimVfs::booted(disk, point.phase, point.acked, point.submitted)
     }
 
     /// Step `n` begins: from here on an image may show it.
