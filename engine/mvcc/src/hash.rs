@@ -80,7 +80,8 @@ impl Reader {
 
     /// As [`hash_kv`](Reader::hash_kv), to be driven by its caller.
     pub fn hash_scan(&self, revision: i64) -> Result<HashScan, OpError> {
-        if let Some(done) = self.shared.hashes.get(revision) {
+        // One of revision 0, left by Compact(0), would answer for every revision that is the current one.
+        if let Some(done) = self.shared.hashes.get(revision).filter(|_| revision != 0) {
             let revision = self.revision()?;
             return Ok(HashScan::known(HashDone { revision, ..done }));
         }
