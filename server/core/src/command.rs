@@ -20,6 +20,12 @@ pub enum Command {
     Compact(pb::CompactionRequest),
     LeaseGrant(pb::LeaseGrantRequest),
     LeaseRevoke(pb::LeaseRevokeRequest),
+    /// The leader's revoke of a lease that ran out, as it was granted by one entry. In the log it is a
+    /// revoke with one more field, which etcd would not look at.
+    LeaseEnd {
+        id: i64,
+        granted_index: u64,
+    },
     LeaseCheckpoint(pb::LeaseCheckpointRequest),
     Alarm(pb::AlarmRequest),
     ClusterVersion(membershippb::ClusterVersionSetRequest),
@@ -34,6 +40,22 @@ pub enum BadCommand {
     Decode(#[from] prost::DecodeError),
     #[error("a request of a kind that this version does not know")]
     Unknown,
+}
+
+/// A revoke as it is in the log.
+#[derive(Clone, PartialEq, Message)]
+struct Revoke {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(uint64, tag = "15")]
+    granted_index: u64,
+}
+
+/// The one field of `InternalRaftRequest` that is looked at twice.
+#[derive(Clone, PartialEq, Message)]
+struct WithRevoke {
+    #[prost(message, optional, tag = "9")]
+    revoke: Option<Revoke>,
 }
 
 mod field {
@@ -61,6 +83,10 @@ impl Command {
             Command::Compact(r) => write(field::COMPACTION, r, &header),
             Command::LeaseGrant(r) => write(field::LEASE_GRANT, r, &header),
             Command::LeaseRevoke(r) => write(field::LEASE_REVOKE, r, &header),
+            Command::LeaseEnd { id, granted_index } => {
+                let revoke = Revoke { id: *id, granted_index: *granted_index };
+                write(field::LEASE_REVOKE, &revoke, &header)
+            }
             Command::LeaseCheckpoint(r) => write(field::LEASE_CHECKPOINT, r, &header),
             Command::Alarm(r) => write(field::ALARM, r, &header),
             Command::ClusterVersion(r) => write(field::CLUSTER_VERSION_SET, r, &header),
@@ -71,7 +97,7 @@ impl Command {
     /// # Errors
     /// If the bytes are no request, or one of a kind that is never proposed by this version.
     pub fn decode(bytes: Bytes) -> Result<Command, BadCommand> {
-        let r = pb::InternalRaftRequest::decode(bytes)?;
+        let r = pb::InternalRaftRequest::decode(bytes.clone())?;
         let pb::InternalRaftRequest {
             put,
             delete_range,
@@ -85,6 +111,12 @@ impl Command {
             cluster_member_attr_set,
             ..
         } = r;
+        if lease_revoke.is_some() {
+            let Revoke { id, granted_index } = WithRevoke::decode(bytes)?.revoke.unwrap_or_default();
+            if granted_index != 0 {
+                return Ok(Command::LeaseEnd { id, granted_index });
+            }
+        }
         None.or(put.map(Command::Put))
             .or(delete_range.map(Command::DeleteRange))
             .or(txn.map(Command::Txn))
@@ -159,6 +191,7 @@ mod tests {
                 Command::Compact(r) => whole.compaction = Some(r),
                 Command::LeaseGrant(r) => whole.lease_grant = Some(r),
                 Command::LeaseRevoke(r) => whole.lease_revoke = Some(r),
+                Command::LeaseEnd { .. } => unreachable!("not among them"),
                 Command::LeaseCheckpoint(r) => whole.lease_checkpoint = Some(r),
                 Command::Alarm(r) => whole.alarm = Some(r),
                 Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),
@@ -168,6 +201,15 @@ mod tests {
             assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
             assert_eq!(Command::decode(bytes).expect("it is one"), command);
         }
+    }
+
+    #[test]
+    fn the_end_of_a_lease_is_a_revoke_to_others_and_more_to_us() {
+        let end = Command::LeaseEnd { id: -4, granted_index: 77 };
+        let bytes = end.encode(5);
+        let others = pb::InternalRaftRequest::decode(bytes.clone()).expect("a request");
+        assert_eq!(others.lease_revoke, Some(pb::LeaseRevokeRequest { id: -4 }));
+        assert_eq!(Command::decode(bytes).expect("it is one"), end);
     }
 
     #[test]

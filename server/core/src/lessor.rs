@@ -31,6 +31,9 @@ pub struct StoredLease {
     pub ttl_s: i64,
     /// What was left at the last checkpoint; 0 if there is none.
     pub remaining_s: i64,
+    /// The entry that granted it. The end of a lease names it, so that it can never hit a later lease that
+    /// was given the same id meanwhile.
+    pub granted_index: u64,
 }
 
 /// What a keep-alive came to.
@@ -59,6 +62,7 @@ pub struct TimeLeft {
 struct Lease {
     ttl_s: i64,
     remaining_s: i64,
+    granted_index: u64,
     /// Grants are numbered, so that leases that end together are listed in the order of their grants.
     order: u64,
     deadline_ms: Option<u64>,
@@ -130,17 +134,24 @@ impl Lessor {
         self.insert(StoredLease { ttl_s: stored.ttl_s.max(self.min_ttl_s), ..stored });
     }
 
-    /// Adds a lease; false if the id is taken (LEASE-2).
-    pub fn grant(&mut self, now_ms: u64, id: i64, ttl_s: i64) -> bool {
+    /// Adds a lease, granted by the entry `index`, and says what is to be stored; `None` if the id is taken
+    /// (LEASE-2).
+    pub fn grant(&mut self, now_ms: u64, index: u64, id: i64, ttl_s: i64) -> Option<StoredLease> {
         if self.leases.contains_key(&id) {
-            return false;
+            return None;
         }
-        self.insert(StoredLease { id, ttl_s, remaining_s: 0 });
+        let lease = StoredLease { id, ttl_s, remaining_s: 0, granted_index: index };
+        self.insert(lease);
         if self.primary {
             self.set_deadline(id, now_ms.saturating_add(ms(ttl_s)));
             self.schedule_checkpoint(now_ms, id);
         }
-        true
+        Some(lease)
+    }
+
+    /// Whether the lease is the one that this entry granted.
+    pub fn is_granted_by(&self, id: i64, index: u64) -> bool {
+        self.leases.get(&id).is_some_and(|lease| lease.granted_index == index)
     }
 
     /// Removes a lease; false if it is unknown (LEASE-16).
@@ -153,7 +164,7 @@ impl Lessor {
     pub fn checkpoint(&mut self, id: i64, remaining_s: i64) -> Option<StoredLease> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_s = remaining_s;
-        Some(StoredLease { id, ttl_s: lease.ttl_s, remaining_s })
+        Some(StoredLease { id, ttl_s: lease.ttl_s, remaining_s, granted_index: lease.granted_index })
     }
 
     /// Renews a lease to its whole TTL (LEASE-11).
@@ -227,9 +238,9 @@ impl Lessor {
         }
     }
 
-    /// Leases past their deadline, at most [`REVOKES_PER_SCAN`], for which no revoke is on its way. One
-    /// that is still there after `retry_ms` is named again (LEASE-6).
-    pub fn expired(&mut self, now_ms: u64, retry_ms: u64) -> Vec<i64> {
+    /// Leases past their deadline with the entries that granted them, at most [`REVOKES_PER_SCAN`], for which
+    /// no revoke is on its way. One that is still there after `retry_ms` is named again (LEASE-6).
+    pub fn expired(&mut self, now_ms: u64, retry_ms: u64) -> Vec<(i64, u64)> {
         let mut ids = Vec::new();
         for &(deadline_ms, _, id) in &self.by_deadline {
             if deadline_ms > now_ms || ids.len() == REVOKES_PER_SCAN {
@@ -238,7 +249,7 @@ impl Lessor {
             let lease = self.leases.get_mut(&id).expect("every deadline has its lease");
             if lease.revoking_until_ms <= now_ms {
                 lease.revoking_until_ms = now_ms + retry_ms;
-                ids.push(id);
+                ids.push((id, lease.granted_index));
             }
         }
         ids
@@ -268,6 +279,7 @@ impl Lessor {
         let lease = Lease {
             ttl_s: stored.ttl_s,
             remaining_s: stored.remaining_s,
+            granted_index: stored.granted_index,
             order: self.grants,
             deadline_ms: None,
             checkpoint_ms: None,
@@ -318,6 +330,14 @@ mod tests {
         lessor
     }
 
+    fn grant(lessor: &mut Lessor, now_ms: u64, id: i64, ttl_s: i64) -> bool {
+        lessor.grant(now_ms, 9, id, ttl_s).is_some()
+    }
+
+    fn expired(lessor: &mut Lessor, now_ms: u64, retry_ms: u64) -> Vec<i64> {
+        lessor.expired(now_ms, retry_ms).into_iter().map(|(id, _)| id).collect()
+    }
+
     // rule: LEASE-4
     #[test]
     fn the_shortest_ttl_follows_the_election_timeout() {
@@ -342,16 +362,17 @@ mod tests {
     #[test]
     fn an_id_is_taken_until_its_revoke_is_applied() {
         let mut lessor = leading();
-        assert!(lessor.grant(0, -7, 2));
-        assert!(!lessor.grant(0, -7, 5));
-        assert_eq!(lessor.expired(1_999, 7_000), []);
-        assert_eq!(lessor.expired(2_000, 7_000), [-7]);
-        assert!(!lessor.grant(2_000, -7, 5), "still being revoked");
-        assert_eq!(lessor.expired(2_500, 7_000), [], "its revoke is on its way");
-        assert_eq!(lessor.expired(9_000, 7_000), [-7], "and is tried again");
+        assert!(grant(&mut lessor, 0, -7, 2));
+        assert!(!grant(&mut lessor, 0, -7, 5));
+        assert_eq!(expired(&mut lessor, 1_999, 7_000), []);
+        assert_eq!(expired(&mut lessor, 2_000, 7_000), [-7]);
+        assert!(!grant(&mut lessor, 2_000, -7, 5), "still being revoked");
+        assert_eq!(expired(&mut lessor, 2_500, 7_000), [], "its revoke is on its way");
+        assert_eq!(expired(&mut lessor, 9_000, 7_000), [-7], "and is tried again");
         assert!(lessor.revoke(-7));
         assert!(!lessor.revoke(-7));
-        assert!(lessor.grant(9_000, -7, 5));
+        assert!(lessor.grant(9_000, 12, -7, 5).is_some());
+        assert!(lessor.is_granted_by(-7, 12) && !lessor.is_granted_by(-7, 9), "an old end cannot hit it");
     }
 
     // rule: LEASE-11, LEASE-12, LEASE-13
@@ -359,11 +380,11 @@ mod tests {
     fn a_keep_alive_resets_the_deadline_and_never_revives() {
         let mut lessor = leading();
         assert_eq!(lessor.keep_alive(0, 1), KeepAlive::NotFound);
-        assert!(lessor.grant(0, 1, 10));
+        assert!(grant(&mut lessor, 0, 1, 10));
         assert_eq!(lessor.keep_alive(9_999, 1), KeepAlive::Renewed { ttl_s: 10 });
-        assert_eq!(lessor.expired(19_998, 7_000), []);
+        assert_eq!(expired(&mut lessor, 19_998, 7_000), []);
         assert_eq!(lessor.keep_alive(19_999, 1), KeepAlive::Expiring);
-        assert_eq!(lessor.expired(19_999, 7_000), [1]);
+        assert_eq!(expired(&mut lessor, 19_999, 7_000), [1]);
         assert_eq!(lessor.keep_alive(20_000, 1), KeepAlive::Expiring);
         assert!(lessor.revoke(1));
         assert_eq!(lessor.keep_alive(20_001, 1), KeepAlive::NotFound);
@@ -373,7 +394,7 @@ mod tests {
     #[test]
     fn time_left_is_rounded_down_and_never_negative() {
         let mut lessor = leading();
-        assert!(lessor.grant(0, 1, 10));
+        assert!(grant(&mut lessor, 0, 1, 10));
         assert_eq!(lessor.time_left(1, 1), Some(TimeLeft { ttl_s: 9, granted_ttl_s: 10 }));
         assert_eq!(lessor.time_left(12_000, 1), Some(TimeLeft { ttl_s: 0, granted_ttl_s: 10 }));
         assert_eq!(lessor.time_left(0, 2), None);
@@ -384,7 +405,7 @@ mod tests {
     fn the_leader_lists_the_soonest_end_first_and_equal_ones_as_granted() {
         let mut lessor = leading();
         for (id, ttl) in [(9, 30), (3, 10), (5, 20), (4, 10)] {
-            assert!(lessor.grant(0, id, ttl));
+            assert!(grant(&mut lessor, 0, id, ttl));
         }
         assert_eq!(lessor.ids(), [3, 4, 5, 9]);
         assert_eq!(lessor.keep_alive(5_000, 3), KeepAlive::Renewed { ttl_s: 10 });
@@ -395,13 +416,13 @@ mod tests {
     #[test]
     fn a_change_of_leader_gives_the_whole_time_again_and_the_election_timeout_on_top() {
         let mut lessor = leading();
-        assert!(lessor.grant(0, 1, 10));
+        assert!(grant(&mut lessor, 0, 1, 10));
         lessor.demote();
         assert_eq!(lessor.keep_alive(1_000, 1), KeepAlive::NotPrimary);
-        assert_eq!(lessor.expired(60_000, 7_000), [], "only a leader lets leases expire");
+        assert_eq!(expired(&mut lessor, 60_000, 7_000), [], "only a leader lets leases expire");
         lessor.promote(60_000, 1_000);
-        assert_eq!(lessor.expired(70_999, 7_000), []);
-        assert_eq!(lessor.expired(71_000, 7_000), [1]);
+        assert_eq!(expired(&mut lessor, 70_999, 7_000), []);
+        assert_eq!(expired(&mut lessor, 71_000, 7_000), [1]);
     }
 
     // rule: LEASE-9
@@ -409,14 +430,14 @@ mod tests {
     fn many_leases_do_not_end_together_after_a_change_of_leader() {
         let mut lessor = Lessor::new(2, true);
         for id in 1..=3_000 {
-            lessor.restore(StoredLease { id, ttl_s: 10, remaining_s: 0 });
+            lessor.restore(StoredLease { id, ttl_s: 10, remaining_s: 0, granted_index: 1 });
         }
         lessor.promote(0, 1_000);
         let mut left = 3_000;
         for second in 11..15 {
             let mut ended = 0;
             loop {
-                let batch = lessor.expired(second * 1_000, 1_000_000);
+                let batch = expired(&mut lessor, second * 1_000, 1_000_000);
                 if batch.is_empty() {
                     break;
                 }
@@ -433,9 +454,9 @@ mod tests {
     fn one_scan_gives_up_at_most_five_hundred() {
         let mut lessor = leading();
         for id in 1..=1_200 {
-            assert!(lessor.grant(0, id, 2));
+            assert!(grant(&mut lessor, 0, id, 2));
         }
-        let scans: Vec<usize> = (0..4).map(|i| lessor.expired(2_000 + i * 500, 7_000).len()).collect();
+        let scans: Vec<usize> = (0..4).map(|i| expired(&mut lessor, 2_000 + i * 500, 7_000).len()).collect();
         assert_eq!(scans, [500, 500, 200, 0]);
     }
 
@@ -443,7 +464,7 @@ mod tests {
     #[test]
     fn stored_ttls_below_the_minimum_are_raised() {
         let mut lessor = Lessor::new(5, true);
-        lessor.restore(StoredLease { id: 1, ttl_s: 2, remaining_s: 0 });
+        lessor.restore(StoredLease { id: 1, ttl_s: 2, remaining_s: 0, granted_index: 1 });
         lessor.promote(0, 0);
         assert_eq!(lessor.time_left(0, 1), Some(TimeLeft { ttl_s: 5, granted_ttl_s: 5 }));
     }
@@ -452,12 +473,12 @@ mod tests {
     #[test]
     fn remaining_times_are_recorded_every_five_minutes_and_used_by_the_next_leader() {
         let mut lessor = leading();
-        assert!(lessor.grant(0, 1, 1_000));
-        assert!(lessor.grant(0, 2, 300));
+        assert!(grant(&mut lessor, 0, 1, 1_000));
+        assert!(grant(&mut lessor, 0, 2, 300));
         assert_eq!(lessor.checkpoints_due(299_999, 10), []);
         assert_eq!(lessor.checkpoints_due(300_001, 10), [(1, 700)], "rounded up; 300 s is too short");
         let stored = lessor.checkpoint(1, 700).expect("it is there");
-        assert_eq!(stored, StoredLease { id: 1, ttl_s: 1_000, remaining_s: 700 });
+        assert_eq!(stored, StoredLease { id: 1, ttl_s: 1_000, remaining_s: 700, granted_index: 9 });
         assert_eq!(lessor.checkpoint(3, 1), None);
 
         let mut next = Lessor::new(2, true);

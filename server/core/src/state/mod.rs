@@ -25,7 +25,7 @@ use crate::{
 use alarms::Alarms;
 use bytes::Bytes;
 use cairn_mvcc::{Batch, OpError, Reader, RevisionEvents, SmallTree, Store, TxnDone};
-use cairn_proto::{errors, etcdserverpb as pb, leasepb, membershippb};
+use cairn_proto::{errors, etcdserverpb as pb, membershippb};
 use members::{Members, REMOVED};
 use prost::Message;
 use std::sync::{Arc, Mutex};
@@ -135,6 +135,19 @@ pub struct State {
     applied_term: u64,
 }
 
+/// A lease as it is stored: etcd's `leasepb.Lease`, and the entry that granted it.
+#[derive(Clone, PartialEq, Message)]
+struct LeaseRecord {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(int64, tag = "2")]
+    ttl_s: i64,
+    #[prost(int64, tag = "3")]
+    remaining_s: i64,
+    #[prost(uint64, tag = "15")]
+    granted_index: u64,
+}
+
 const CLUSTER_ID: &[u8] = b"cluster_id";
 const CLUSTER_VERSION: &[u8] = b"cluster_version";
 
@@ -148,8 +161,8 @@ impl State {
         let mut cluster = ClusterView::default();
         let mut leases = lessor.lock().expect("no one panics while holding the lessor");
         for (_, value) in reader.small_scan(SmallTree::Lease)? {
-            let lease = decode::<leasepb::Lease>("lease", &value)?;
-            leases.restore(StoredLease { id: lease.id, ttl_s: lease.ttl, remaining_s: lease.remaining_ttl });
+            let LeaseRecord { id, ttl_s, remaining_s, granted_index } = decode("lease", &value)?;
+            leases.restore(StoredLease { id, ttl_s, remaining_s, granted_index });
         }
         drop(leases);
         for (key, _) in reader.small_scan(SmallTree::Alarm)? {
@@ -209,11 +222,13 @@ impl State {
             lessor: &mut self.lessor.lock().expect("no one panics while holding the lessor"),
             cluster: &mut self.cluster,
             now_ms,
+            index: 0,
             outcome_flags: Flags::default(),
         };
         for Committed { entry, carried } in entries {
             self.applied_index += 1;
             assert_eq!(entry.index, self.applied_index, "entries are applied in order, each once");
+            applying.index = entry.index;
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => {
@@ -262,6 +277,8 @@ struct Applying<'a, 'b> {
     lessor: &'a mut Lessor,
     cluster: &'a mut ClusterView,
     now_ms: u64,
+    /// The entry that is being applied.
+    index: u64,
     outcome_flags: Flags,
 }
 
@@ -300,7 +317,11 @@ impl Applying<'_, '_> {
             Command::Txn(r) => self.txn(r),
             Command::Compact(r) => self.compact(&r),
             Command::LeaseGrant(r) => self.lease_grant(&r),
-            Command::LeaseRevoke(r) => self.lease_revoke(&r),
+            Command::LeaseRevoke(r) => self.lease_revoke(r.id),
+            Command::LeaseEnd { id, granted_index } if self.lessor.is_granted_by(id, granted_index) => {
+                self.lease_revoke(id)
+            }
+            Command::LeaseEnd { .. } => Err(errors::LEASE_NOT_FOUND.into()),
             Command::LeaseCheckpoint(r) => self.lease_checkpoint(&r),
             Command::Alarm(r) => self.alarm(&r),
             Command::ClusterVersion(r) => self.cluster_version(r),
@@ -345,22 +366,20 @@ impl Applying<'_, '_> {
         if r.ttl > MAX_TTL_S {
             return Err(errors::LEASE_TTL_TOO_LARGE.into());
         }
-        if !self.lessor.grant(self.now_ms, r.id, r.ttl) {
-            return Err(errors::LEASE_EXIST.into());
-        }
-        self.store_lease(StoredLease { id: r.id, ttl_s: r.ttl, remaining_s: 0 })?;
+        let granted = self.lessor.grant(self.now_ms, self.index, r.id, r.ttl);
+        self.store_lease(granted.ok_or(errors::LEASE_EXIST)?)?;
         Ok(Applied::LeaseGrant { revision: self.batch.revision(), id: r.id, ttl_s: r.ttl })
     }
 
-    fn lease_revoke(&mut self, r: &pb::LeaseRevokeRequest) -> Result<Applied, Failure> {
+    fn lease_revoke(&mut self, id: i64) -> Result<Applied, Failure> {
         self.cluster.alarms.admit(false)?;
-        if !self.lessor.revoke(r.id) {
+        if !self.lessor.revoke(id) {
             return Err(errors::LEASE_NOT_FOUND.into());
         }
-        let mut keys = self.batch.keys_of_lease(r.id)?;
+        let mut keys = self.batch.keys_of_lease(id)?;
         keys.sort_unstable();
         self.batch.delete_keys(&keys)?;
-        self.batch.small_delete(SmallTree::Lease, &r.id.to_be_bytes())?;
+        self.batch.small_delete(SmallTree::Lease, &id.to_be_bytes())?;
         self.outcome_flags.revoked = true;
         Ok(Applied::LeaseRevoke { revision: self.batch.revision() })
     }
@@ -376,8 +395,9 @@ impl Applying<'_, '_> {
     }
 
     fn store_lease(&mut self, lease: StoredLease) -> Result<(), Failure> {
-        let value = leasepb::Lease { id: lease.id, ttl: lease.ttl_s, remaining_ttl: lease.remaining_s };
-        self.batch.small_put(SmallTree::Lease, &lease.id.to_be_bytes(), value.encode_to_vec().into())?;
+        let StoredLease { id, ttl_s, remaining_s, granted_index } = lease;
+        let value = LeaseRecord { id, ttl_s, remaining_s, granted_index }.encode_to_vec();
+        self.batch.small_put(SmallTree::Lease, &id.to_be_bytes(), value.into())?;
         Ok(())
     }
 

@@ -9,7 +9,6 @@
 
 use super::super::{
     config::Level,
-    history::ReaderHistory,
     shared::{
         Answer, CheckpointMessage, IDLE, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage, wake_all,
     },
@@ -20,6 +19,7 @@ use cairn_core::{
     lessor::{CHECKPOINTS_PER_ENTRY, SCAN_INTERVAL_MS},
     replica::{Committed, Leadership},
     state::{Applied, Fatal, Outcome, State},
+    watch::ReaderHistory,
 };
 use cairn_mvcc::{PurgeBudget, PurgeProgress, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -66,7 +66,7 @@ enum Purge {
 
 pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
     let compactor = Compactor::new(shared.config.auto_compaction, shared.now_ms(), revision(shared));
-    let history = ReaderHistory(shared.reader.clone());
+    let history = ReaderHistory::new(shared.reader.clone());
     let mut running = Running {
         shared,
         state,
@@ -267,9 +267,8 @@ impl Running<'_> {
             let expired = lessor.expired(now_ms, self.shared.config.request_timeout_ms());
             (expired, lessor.checkpoints_due(now_ms, CHECKPOINTS_PER_ENTRY))
         };
-        for id in expired {
-            let command = Command::LeaseRevoke(pb::LeaseRevokeRequest { id });
-            self.shared.propose_own(command, Answer::Nobody);
+        for (id, granted_index) in expired {
+            self.shared.propose_own(Command::LeaseEnd { id, granted_index }, Answer::Nobody);
         }
         if !checkpoints.is_empty() {
             let one = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
