@@ -11,7 +11,6 @@ mod admission;
 mod cluster;
 mod config;
 mod datadir;
-mod history;
 mod kv;
 mod lease;
 mod queue;

@@ -13,7 +13,7 @@ use raft::{
     Error, GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
 };
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 /// One entry of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,8 +135,11 @@ impl From<cairn_engine::Error> for LogError {
 
 /// The log in raft-rs's hands.
 pub(super) struct LogStorage {
-    pub log: Arc<dyn Log>,
-    pub initial: RaftState,
+    log: Arc<dyn Log>,
+    initial: RaftState,
+    /// Why entries could not be read. raft-rs ends the process for such an error; it goes on when it gets
+    /// fewer entries than it asked for, and the replica looks here after each step.
+    failed: RefCell<Option<LogError>>,
 }
 
 impl LogStorage {
@@ -148,7 +151,12 @@ impl LogStorage {
             ..Default::default()
         };
         let conf_state = ConfState { voters, learners, ..Default::default() };
-        LogStorage { log, initial: RaftState::new(hard_state, conf_state) }
+        LogStorage { log, initial: RaftState::new(hard_state, conf_state), failed: RefCell::new(None) }
+    }
+
+    /// The first failed read, if there was one.
+    pub fn take_failure(&self) -> Option<LogError> {
+        self.failed.borrow_mut().take()
     }
 }
 
@@ -170,7 +178,10 @@ impl Storage for LogStorage {
         let bytes_max = max_size.into().map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         match self.log.entries(low, high, bytes_max) {
             Ok(entries) => Ok(entries.into_iter().map(to_raft).collect()),
-            Err(error) => Err(Error::Store(StorageError::Other(Box::new(error)))),
+            Err(error) => {
+                self.failed.borrow_mut().get_or_insert(error);
+                Ok(Vec::new())
+            }
         }
     }
 

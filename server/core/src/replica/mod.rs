@@ -389,6 +389,10 @@ impl<W, R> Replica<W, R> {
     fn handle_readies(&mut self, effects: &mut Effects<W, R>) {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
+            if let Some(error) = self.node.raft.store().take_failure() {
+                effects.failed = Some(error.to_string());
+                return;
+            }
             for state in ready.take_read_states() {
                 self.on_read_state(state.index, &state.request_ctx, effects);
             }

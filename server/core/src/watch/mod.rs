@@ -10,16 +10,19 @@
 //! |---|---|
 //! | [`hub`] | the watchers and their states; creation, cancel, progress, delivery of new revisions |
 //! | [`catchup`] | what lagging watchers are owed: the ring, and the plan to read the history |
+//! | [`history`] | the past, as the store's reader gives it |
 //! | [`outbox`] | the queue of one stream |
 //! | [`ranges`] | the watchers by key |
 //! | [`response`] | from an outbox entry to messages: headers and fragments |
 
 pub mod catchup;
+pub mod history;
 pub mod hub;
 pub mod outbox;
 pub mod ranges;
 pub mod response;
 
 pub use catchup::{Caught, Chunk, History, HistoryError, Plan, Step};
+pub use history::ReaderHistory;
 pub use hub::{Hub, HubOptions, HubStats, StreamId};
 pub use outbox::{Out, Outbox};

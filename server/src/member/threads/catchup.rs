@@ -6,15 +6,12 @@
 //! Holds     the hub's lock is not held while the history is read.
 //! Never     decides who is owed what: the hub does.
 
-use super::super::{
-    history::ReaderHistory,
-    shared::{IDLE, Shared, wake_all},
-};
-use cairn_core::watch::{HistoryError, Step};
+use super::super::shared::{IDLE, Shared, wake_all};
+use cairn_core::watch::{HistoryError, ReaderHistory, Step};
 use std::sync::Arc;
 
 pub(in super::super) fn run(shared: &Arc<Shared>) {
-    let history = ReaderHistory(shared.reader.clone());
+    let history = ReaderHistory::new(shared.reader.clone());
     let mut wakes = Vec::new();
     while shared.catchup.drain(&mut wakes, IDLE) && !shared.is_ended() {
         wakes.clear();
