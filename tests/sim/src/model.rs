@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the store should hold: the rules once more, as short as they can be said.
+//!
+//! Owns      every version of every key, the leases, the compact revision.
+//! Holds     it shares no code with the store: maps, and the rules of `semantics-kv.md`.
+//! Never     looks at the member: it is told the entries of the log, and compared.
+
+use bytes::Bytes;
+use cairn_core::Command;
+use cairn_proto::{errors, etcdserverpb as pb, mvccpb::KeyValue};
+use pb::request_op::Request;
+use std::collections::BTreeMap;
+
+/// An answer in one form for model and member.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    Refused(&'static str),
+    Range { revision: i64, kvs: Vec<KeyValue>, count: i64, more: bool },
+    Put { revision: i64, prev: Option<KeyValue> },
+    Delete { revision: i64, deleted: i64, prevs: Vec<KeyValue> },
+    Txn { revision: i64, succeeded: bool, responses: Vec<Outcome> },
+    Revision(i64),
+    Grant { revision: i64, id: i64, ttl: i64 },
+    Done,
+}
+
+/// One change of one key: what it became, or `None` for a delete.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    pub key: Bytes,
+    pub kv: Option<KeyValue>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Model {
+    /// Versions of each key by revision; `None` is a tombstone.
+    keys: BTreeMap<Bytes, Vec<(i64, Option<KeyValue>)>>,
+    /// The changes of revision 2 and up.
+    history: Vec<Vec<Change>>,
+    /// TTL, and the entry that granted it.
+    leases: BTreeMap<i64, (i64, u64)>,
+    pub compacted: i64,
+}
+
+/// The empty store's revision (HDR-1).
+const FIRST: i64 = 1;
+
+fn within(key: &[u8], from: &[u8], end: &[u8]) -> bool {
+    match end {
+        [] => key == from,
+        [0] => key >= from,
+        end => key >= from && key < end,
+    }
+}
+
+impl Model {
+    pub fn new() -> Model {
+        Model { compacted: -1, ..Model::default() }
+    }
+
+    pub fn revision(&self) -> i64 {
+        FIRST + self.history.len() as i64
+    }
+
+    /// The changes of one revision.
+    pub fn changes(&self, revision: i64) -> &[Change] {
+        &self.history[(revision - FIRST - 1) as usize]
+    }
+
+    pub fn leases(&self) -> Vec<i64> {
+        self.leases.keys().copied().collect()
+    }
+
+    /// A key as it was at a revision.
+    pub fn at(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
+        let versions = self.keys.get(key)?;
+        let newest = versions.iter().rev().find(|(rev, _)| *rev <= revision)?;
+        newest.1.as_ref()
+    }
+
+    /// Live pairs of an interval at a revision, in key order.
+    fn live(&self, from: &[u8], end: &[u8], revision: i64) -> Vec<KeyValue> {
+        let keys = self.keys.keys().filter(|key| within(key, from, end));
+        keys.filter_map(|key| self.at(key, revision)).cloned().collect()
+    }
+
+    /// Applies the entry `index`: the outcome that its proposer is to get.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        match command {
+            Command::Put(r) => self.alone(&Request::RequestPut(r.clone())),
+            Command::DeleteRange(r) => self.alone(&Request::RequestDeleteRange(r.clone())),
+            Command::Txn(r) => self.txn(r),
+            Command::Compact(r) if r.revision <= self.compacted => Outcome::Refused(errors::COMPACTED.text),
+            Command::Compact(r) if r.revision > self.revision() => Outcome::Refused(errors::FUTURE_REV.text),
+            Command::Compact(r) => {
+                self.compacted = r.revision;
+                Outcome::Revision(self.revision())
+            }
+            Command::LeaseGrant(r) if self.leases.contains_key(&r.id) => {
+                Outcome::Refused(errors::LEASE_EXIST.text)
+            }
+            Command::LeaseGrant(r) => {
+                self.leases.insert(r.id, (r.ttl, index));
+                Outcome::Grant { revision: self.revision(), id: r.id, ttl: r.ttl }
+            }
+            Command::LeaseRevoke(r) => self.end_lease(r.id),
+            // A lease that was granted anew is another one.
+            Command::LeaseEnd { id, granted_index } => match self.leases.get(id) {
+                Some((_, index)) if index == granted_index => self.end_lease(*id),
+                _ => Outcome::Refused(errors::LEASE_NOT_FOUND.text),
+            },
+            Command::LeaseCheckpoint(_) | Command::ClusterVersion(_) | Command::MemberAttributes(_) => {
+                Outcome::Done
+            }
+            Command::Alarm(_) => Outcome::Revision(self.revision()),
+        }
+    }
+
+    fn end_lease(&mut self, id: i64) -> Outcome {
+        if self.leases.remove(&id).is_none() {
+            return Outcome::Refused(errors::LEASE_NOT_FOUND.text);
+        }
+        let now = self.revision();
+        let attached = self.live(b"\0", b"\0", now).into_iter().filter(|kv| kv.lease == id);
+        let changes = attached.map(|kv| Change { key: kv.key, kv: None }).collect();
+        self.commit(changes);
+        Outcome::Revision(self.revision())
+    }
+
+    fn alone(&mut self, request: &Request) -> Outcome {
+        let before = self.revision();
+        if let Err(text) = self.check(request) {
+            return Outcome::Refused(text);
+        }
+        let mut changes = Vec::new();
+        let outcome = self.run(request, &BTreeMap::new(), before, &mut changes);
+        self.commit(changes);
+        outcome
+    }
+
+    fn txn(&mut self, r: &pb::TxnRequest) -> Outcome {
+        let before = self.revision();
+        // Every level's branch is chosen before anything runs (TXN-14).
+        let mut chosen = BTreeMap::new();
+        self.choose(r, &mut chosen);
+        if let Err(text) = self.check_path(r, &chosen, &mut Vec::new()) {
+            return Outcome::Refused(text);
+        }
+        let mut changes = Vec::new();
+        let outcome = self.run_txn(r, &chosen, before, &mut changes);
+        self.commit(changes);
+        match outcome {
+            Outcome::Txn { succeeded, responses, .. } => {
+                Outcome::Txn { revision: self.revision(), succeeded, responses }
+            }
+            other => other,
+        }
+    }
+
+    fn choose(&self, r: &pb::TxnRequest, chosen: &mut BTreeMap<*const pb::TxnRequest, bool>) {
+        let holds = r.compare.iter().all(|c| self.holds(c));
+        chosen.insert(r, holds);
+        for op in if holds { &r.success } else { &r.failure } {
+            if let Some(Request::RequestTxn(nested)) = &op.request {
+                self.choose(nested, chosen);
+            }
+        }
+    }
+
+    fn holds(&self, c: &pb::Compare) -> bool {
+        use pb::compare::{CompareResult, CompareTarget, TargetUnion};
+        let now = self.revision();
+        let mut kvs = self.live(&c.key, &c.range_end, now);
+        if kvs.is_empty() {
+            if c.target == CompareTarget::Value as i32 {
+                return false;
+            }
+            kvs.push(KeyValue::default());
+        }
+        kvs.iter().all(|kv| {
+            let order = match c.target_union.clone() {
+                Some(TargetUnion::Value(v)) => kv.value.cmp(&v),
+                Some(TargetUnion::Version(n)) => kv.version.cmp(&n),
+                Some(TargetUnion::CreateRevision(n)) => kv.create_revision.cmp(&n),
+                Some(TargetUnion::ModRevision(n)) => kv.mod_revision.cmp(&n),
+                Some(TargetUnion::Lease(n)) => kv.lease.cmp(&n),
+                None => unreachable!("generated compares have an operand"),
+            };
+            match CompareResult::try_from(c.result).expect("generated results are known") {
+                CompareResult::Equal => order.is_eq(),
+                CompareResult::Greater => order.is_gt(),
+                CompareResult::Less => order.is_lt(),
+                CompareResult::NotEqual => order.is_ne(),
+            }
+        })
+    }
+
+    /// The checks of one request on its own.
+    fn check(&self, request: &Request) -> Result<(), &'static str> {
+        match request {
+            Request::RequestPut(r) => {
+                self.check_lease(r)?;
+                self.check_kept(r, &[])
+            }
+            Request::RequestRange(r) if r.revision > self.revision() => Err(errors::FUTURE_REV.text),
+            Request::RequestRange(r) if r.revision > 0 && r.revision < self.compacted => {
+                Err(errors::COMPACTED.text)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_lease(&self, r: &pb::PutRequest) -> Result<(), &'static str> {
+        let granted = r.lease == 0 || self.leases.contains_key(&r.lease);
+        if granted { Ok(()) } else { Err(errors::LEASE_NOT_FOUND.text) }
+    }
+
+    /// A put that keeps value or lease needs its key, which no earlier delete of the same transaction may
+    /// have taken (PUT-4, TXN-27).
+    fn check_kept(&self, r: &pb::PutRequest, deleted: &[(Bytes, Bytes)]) -> Result<(), &'static str> {
+        let gone = deleted.iter().any(|(from, end)| within(&r.key, from, end));
+        let exists = !gone && self.at(&r.key, self.revision()).is_some();
+        let keeps = r.ignore_lease || r.ignore_value;
+        if keeps && !exists { Err(errors::KEY_NOT_FOUND.text) } else { Ok(()) }
+    }
+
+    fn check_path(
+        &self,
+        r: &pb::TxnRequest,
+        chosen: &BTreeMap<*const pb::TxnRequest, bool>,
+        deleted: &mut Vec<(Bytes, Bytes)>,
+    ) -> Result<(), &'static str> {
+        let ops = if chosen[&std::ptr::from_ref(r)] { &r.success } else { &r.failure };
+        ops.iter().try_for_each(|op| match op.request.as_ref().expect("generated ops are set") {
+            Request::RequestTxn(nested) => self.check_path(nested, chosen, deleted),
+            Request::RequestDeleteRange(r) => {
+                deleted.push((r.key.clone(), r.range_end.clone()));
+                Ok(())
+            }
+            // In a transaction the key is looked for before the lease.
+            Request::RequestPut(r) => {
+                self.check_kept(r, deleted)?;
+                self.check_lease(r)
+            }
+            request => self.check(request),
+        })
+    }
+
+    fn run_txn(
+        &self,
+        r: &pb::TxnRequest,
+        chosen: &BTreeMap<*const pb::TxnRequest, bool>,
+        before: i64,
+        changes: &mut Vec<Change>,
+    ) -> Outcome {
+        let succeeded = chosen[&std::ptr::from_ref(r)];
+        let ops = if succeeded { &r.success } else { &r.failure };
+        let run = |op: &pb::RequestOp| {
+            self.run(op.request.as_ref().expect("generated ops are set"), chosen, before, changes)
+        };
+        let responses = ops.iter().map(run).collect();
+        // A nested header is all zero (HDR-9).
+        Outcome::Txn { revision: 0, succeeded, responses }
+    }
+
+    /// Runs one request on top of what ran before it in the same revision.
+    fn run(
+        &self,
+        request: &Request,
+        chosen: &BTreeMap<*const pb::TxnRequest, bool>,
+        before: i64,
+        changes: &mut Vec<Change>,
+    ) -> Outcome {
+        let main = before + 1;
+        match request {
+            Request::RequestTxn(r) => self.run_txn(r, chosen, before, changes),
+            Request::RequestRange(r) => {
+                let revision = before + i64::from(!changes.is_empty());
+                let kvs = if r.revision > 0 {
+                    self.live(&r.key, &r.range_end, r.revision)
+                } else {
+                    self.overlaid(&r.key, &r.range_end, before, changes)
+                };
+                cut(r, kvs, revision)
+            }
+            Request::RequestPut(r) => {
+                let prev = self.overlaid(&r.key, b"", before, changes).pop();
+                let old = prev.clone().unwrap_or_default();
+                let kv = KeyValue {
+                    key: r.key.clone(),
+                    create_revision: if old.version == 0 { main } else { old.create_revision },
+                    mod_revision: main,
+                    version: old.version + 1,
+                    value: if r.ignore_value { old.value } else { r.value.clone() },
+                    lease: if r.ignore_lease { old.lease } else { r.lease },
+                };
+                changes.push(Change { key: r.key.clone(), kv: Some(kv) });
+                Outcome::Put { revision: main, prev: prev.filter(|_| r.prev_kv) }
+            }
+            Request::RequestDeleteRange(r) => {
+                let found = self.overlaid(&r.key, &r.range_end, before, changes);
+                changes.extend(found.iter().map(|kv| Change { key: kv.key.clone(), kv: None }));
+                let revision = before + i64::from(!changes.is_empty());
+                let deleted = found.len() as i64;
+                Outcome::Delete { revision, deleted, prevs: if r.prev_kv { found } else { Vec::new() } }
+            }
+        }
+    }
+
+    fn overlaid(&self, from: &[u8], end: &[u8], before: i64, changes: &[Change]) -> Vec<KeyValue> {
+        let pairs = self.live(from, end, before).into_iter().map(|kv| (kv.key.clone(), kv));
+        let mut pairs: BTreeMap<Bytes, KeyValue> = pairs.collect();
+        for change in changes.iter().filter(|change| within(&change.key, from, end)) {
+            match &change.kv {
+                Some(kv) => pairs.insert(change.key.clone(), kv.clone()),
+                None => pairs.remove(&change.key),
+            };
+        }
+        pairs.into_values().collect()
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let main = self.revision() + 1;
+        for change in &changes {
+            self.keys.entry(change.key.clone()).or_default().push((main, change.kv.clone()));
+        }
+        self.history.push(changes);
+    }
+
+    /// What a range asked at store revision `now` answers.
+    pub fn range(&self, r: &pb::RangeRequest, now: i64, compacted: i64) -> Outcome {
+        if r.revision > now {
+            return Outcome::Refused(errors::FUTURE_REV.text);
+        }
+        if r.revision > 0 && r.revision < compacted {
+            return Outcome::Refused(errors::COMPACTED.text);
+        }
+        let at = if r.revision > 0 { r.revision } else { now };
+        cut(r, self.live(&r.key, &r.range_end, at), now)
+    }
+}
+
+/// Limit, keys_only and count_only (KV-12 to KV-15); the simulator asks for no sorting and no filters.
+fn cut(r: &pb::RangeRequest, mut kvs: Vec<KeyValue>, revision: i64) -> Outcome {
+    let count = kvs.len() as i64;
+    if r.count_only {
+        return Outcome::Range { revision, kvs: Vec::new(), count, more: false };
+    }
+    let more = r.limit > 0 && count > r.limit;
+    if more {
+        kvs.truncate(r.limit as usize);
+    }
+    if r.keys_only {
+        for kv in &mut kvs {
+            kv.value = Bytes::new();
+            kv.lease = 0;
+        }
+    }
+    Outcome::Range { revision, kvs, count, more }
+}

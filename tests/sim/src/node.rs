@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One member on one thread: the daemon's threads, each as a call that the seed orders.
+//!
+//! Owns      the machines, and the queues between them.
+//! Holds     what the daemon's threads promise: published, then applied, then the watchers, then the answers.
+//! Never     draws or decides: the world does.
+
+use bytes::Bytes;
+use cairn_core::{
+    Command, Refusal,
+    boot::{BootConfig, BootError, Booted, boot},
+    lessor::{CHECKPOINTS_PER_ENTRY, Lessor},
+    replica::{Committed, Effects, Input, Leadership, Proposal, Replica, conf::ConfChange},
+    state::{Applied, Carried, Outcome, State},
+    watch::{Caught, HistoryError, Hub, HubOptions, Plan, ReaderHistory, Step},
+};
+use cairn_engine::{
+    Db, Error,
+    io::{Budget, Progress},
+    wal::Wal,
+};
+use cairn_mvcc::{OpError, PurgeBudget, PurgeProgress, Reader};
+use cairn_proto::etcdserverpb as pb;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+/// A request of a client, or 0 for the member's own.
+pub type OpId = u64;
+pub type Kept = Carried<OpId>;
+
+/// Time that a revoke gets before it is tried again, and that requests get.
+const REQUEST_TIMEOUT_MS: u64 = 7_000;
+/// The first id of the member's own requests.
+const OWN_IDS: u64 = 1 << 40;
+
+/// Where the catching up of watchers stands.
+enum CatchUp {
+    Idle,
+    Planned(Plan),
+    Read(Caught),
+}
+
+/// What a turn of the state came to.
+pub struct Turn {
+    pub entries: Vec<Committed<()>>,
+    pub outcome: Outcome<OpId>,
+    /// Reads that may be made now.
+    pub reads: Vec<OpId>,
+    /// Which proposals the entries were.
+    pub ops: Vec<(u64, OpId)>,
+}
+
+pub struct Node {
+    pub db: Db,
+    pub wal: Arc<Wal>,
+    pub state: State,
+    pub lessor: Arc<Mutex<Lessor>>,
+    pub reader: Reader,
+    pub hub: Hub,
+    replica: Replica<Kept, OpId>,
+    effects: Effects<Kept, OpId>,
+    proposals: Vec<Proposal<Kept>>,
+    reads: Vec<OpId>,
+    durable: Option<u64>,
+    conf: Vec<(u64, Option<ConfChange>)>,
+    committed: VecDeque<Committed<Kept>>,
+    waiting: BTreeMap<u64, Vec<OpId>>,
+    leadership: Leadership,
+    pub leads: bool,
+    applied: u64,
+    catchup: CatchUp,
+    own_ids: u64,
+    pub refused: Vec<(OpId, Refusal)>,
+    pub refused_reads: Vec<(OpId, Refusal)>,
+    next_scan_ms: u64,
+    /// A checkpoint was begun.
+    freezing: bool,
+    /// A mistake that the checks are to find.
+    sabotage: Option<Sabotage>,
+}
+
+/// Mistakes of a host, with which the simulator itself is tested.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Durability is told before the sync.
+    DurableBeforeSync,
+    /// A linearizable read is answered at once by a member that does not lead yet.
+    ReadBeforeLead,
+    /// Now and then the hub is not told of a batch.
+    WatchersForgotten,
+    /// Leases are looked at with a clock that is ahead.
+    ClockAhead,
+    /// What a client proposes is proposed twice.
+    ProposedTwice,
+}
+
+impl Node {
+    /// Starts a member; `boots` counts its starts, so that its own requests get ids of their own.
+    pub fn boot(
+        config: BootConfig,
+        hub: HubOptions,
+        boots: u64,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Node, BootError> {
+        let Booted { db, wal, state, lessor, replica, .. } = boot(config)?;
+        let reader = state.reader();
+        let revision = reader.revision().map_err(|e| BootError::State(e.into()))?;
+        Ok(Node {
+            db,
+            wal,
+            hub: Hub::new(revision, hub),
+            applied: state.applied().0,
+            state,
+            lessor,
+            reader,
+            replica,
+            effects: Effects::default(),
+            proposals: Vec::new(),
+            reads: Vec::new(),
+            durable: None,
+            conf: Vec::new(),
+            committed: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            leadership: Leadership::default(),
+            leads: false,
+            catchup: CatchUp::Idle,
+            own_ids: OWN_IDS * (1 + boots),
+            refused: Vec::new(),
+            refused_reads: Vec::new(),
+            next_scan_ms: 0,
+            freezing: false,
+            sabotage,
+        })
+    }
+
+    pub fn propose(&mut self, op: OpId, command: Command) {
+        let data = command.encode(op);
+        if self.sabotage == Some(Sabotage::ProposedTwice) && op.is_multiple_of(50) {
+            let carried = Carried { command: command.clone(), answer: 0 };
+            self.proposals.push(Proposal { data: data.clone(), carried });
+        }
+        self.proposals.push(Proposal { data, carried: Carried { command, answer: op } });
+    }
+
+    /// Whether a linearizable read may be made at once: a sole voter that leads has applied all there is.
+    pub fn reads_alone(&self) -> bool {
+        self.leads || self.sabotage == Some(Sabotage::ReadBeforeLead)
+    }
+
+    pub fn read_index(&mut self, op: OpId) {
+        self.reads.push(op);
+    }
+
+    fn propose_own(&mut self, command: Command) {
+        self.own_ids += 1;
+        let data = command.encode(self.own_ids);
+        self.proposals.push(Proposal { data, carried: Carried { command, answer: 0 } });
+    }
+
+    /// What the replica's thread does with one look at its queue.
+    pub fn replica_turn(&mut self, now_ms: u64, tick: bool) -> Result<(), String> {
+        let (replica, effects) = (&mut self.replica, &mut self.effects);
+        let mut step = |input| replica.step(now_ms, input, effects);
+        if let Some(batch) = self.durable.take() {
+            step(Input::Durable { batch });
+        }
+        let index = self.state.applied().0;
+        if index > self.applied && self.conf.is_empty() {
+            self.applied = index;
+            step(Input::Applied { index });
+        }
+        for (index, change) in self.conf.drain(..) {
+            step(Input::ConfApplied { index, change });
+        }
+        if !self.reads.is_empty() {
+            step(Input::Read(std::mem::take(&mut self.reads)));
+        }
+        if !self.proposals.is_empty() {
+            step(Input::Propose(std::mem::take(&mut self.proposals)));
+        }
+        if tick {
+            step(Input::Tick);
+        }
+        self.perform()
+    }
+
+    fn perform(&mut self) -> Result<(), String> {
+        let effects = &mut self.effects;
+        if let Some(why) = effects.failed.take() {
+            return Err(why);
+        }
+        effects.sync = false;
+        if let Some(leadership) = effects.leadership.take() {
+            if self.leadership.leads && !leadership.leads {
+                self.lessor.lock().expect("one thread").demote();
+                self.leads = false;
+            }
+            self.leadership = leadership;
+        }
+        self.committed.extend(effects.committed.drain(..));
+        for (index, waiting) in effects.reads.drain(..) {
+            self.waiting.entry(index).or_default().extend(waiting);
+        }
+        self.refused.extend(effects.refused.drain(..).map(|(kept, refusal)| (kept.answer, refusal)));
+        self.refused_reads.append(&mut effects.refused_reads);
+        Ok(())
+    }
+
+    /// What the log's thread does. False if there was no room.
+    pub fn sync(&mut self) -> Result<bool, Error> {
+        if self.sabotage == Some(Sabotage::DurableBeforeSync) {
+            self.durable = Some(u64::MAX);
+            self.db.log_durable(self.wal.last_index());
+            return Ok(true);
+        }
+        match self.wal.sync() {
+            Ok(point) => {
+                self.db.log_durable(point.last_index);
+                self.durable = self.durable.max(Some(point.batch_no.0));
+                Ok(true)
+            }
+            Err(Error::NoSpace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the state's thread does with at most `max` of the entries that wait.
+    pub fn state_turn(&mut self, now_ms: u64, max: usize) -> Result<Turn, String> {
+        let take = max.min(self.committed.len());
+        let batch: Vec<Committed<Kept>> = self.committed.drain(..take).collect();
+        let entries = batch.iter().map(|c| Committed { entry: c.entry.clone(), carried: None }).collect();
+        let ops =
+            batch.iter().filter_map(|c| c.carried.as_ref().map(|k| (c.entry.index, k.answer))).collect();
+        let mut outcome = Outcome::default();
+        self.state.apply(now_ms, batch, &mut outcome).map_err(|e| e.to_string())?;
+        let forgotten = self.sabotage == Some(Sabotage::WatchersForgotten)
+            && outcome.events.last().is_some_and(|e| e.main % 20 == 0);
+        if !outcome.events.is_empty() && !forgotten {
+            let history = history(&self.reader);
+            self.hub.publish(&outcome.events, &history).map_err(|e| e.to_string())?;
+        }
+        let (index, term) = self.state.applied();
+        if self.leadership.leads && term == self.leadership.term && !self.leads {
+            self.leads = true;
+            self.lessor.lock().expect("one thread").promote(now_ms, 1_000);
+        }
+        self.conf.append(&mut outcome.conf);
+        let mut reads = Vec::new();
+        while let Some(first) = self.waiting.first_entry() {
+            if *first.key() > index {
+                break;
+            }
+            reads.extend(first.remove());
+        }
+        self.timers(now_ms);
+        Ok(Turn { entries, outcome, reads, ops })
+    }
+
+    fn timers(&mut self, now_ms: u64) {
+        self.hub.tick(now_ms);
+        if now_ms < self.next_scan_ms {
+            return;
+        }
+        self.next_scan_ms = now_ms + cairn_core::lessor::SCAN_INTERVAL_MS;
+        let ahead_ms = if self.sabotage == Some(Sabotage::ClockAhead) { 1_000 } else { 0 };
+        let now_ms = now_ms + ahead_ms;
+        let (expired, due) = {
+            let mut lessor = self.lessor.lock().expect("one thread");
+            (
+                lessor.expired(now_ms, REQUEST_TIMEOUT_MS),
+                lessor.checkpoints_due(now_ms, CHECKPOINTS_PER_ENTRY),
+            )
+        };
+        for (id, granted_index) in expired {
+            self.propose_own(Command::LeaseEnd { id, granted_index });
+        }
+        if !due.is_empty() {
+            let one = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = due.into_iter().map(one).collect();
+            self.propose_own(Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints }));
+        }
+    }
+
+    /// A part of a checkpoint. True if one was finished.
+    pub fn checkpoint(&mut self, budget: Budget, confirm: bool) -> Result<bool, Error> {
+        let full = |error: Error| match error {
+            Error::NoSpace { .. } => Ok(Progress::More),
+            error => Err(error),
+        };
+        self.wal.prepare_spare(budget).or_else(full).map(drop)?;
+        self.db.log_durable(self.wal.durable().last_index);
+        self.freezing |= self.db.freeze()?;
+        let done = self.db.checkpoint_step(budget).or_else(full)? == Progress::Done;
+        let made = done && std::mem::take(&mut self.freezing);
+        if made {
+            if confirm {
+                self.db.confirm()?;
+            }
+            self.wal.release(self.db.log_floor())?;
+        }
+        Ok(made)
+    }
+
+    pub fn purge(&mut self, entries: usize, break_holds: bool) -> Result<PurgeProgress, Error> {
+        self.state.store_mut().purge_step(PurgeBudget { entries, break_holds })
+    }
+
+    /// One of the three steps of catching up.
+    pub fn catch_up(&mut self) -> Result<bool, String> {
+        let history = history(&self.reader);
+        let fail = |e: HistoryError| e.to_string();
+        let mut busy = true;
+        self.catchup = match std::mem::replace(&mut self.catchup, CatchUp::Idle) {
+            CatchUp::Idle => match self.hub.plan(&history).map_err(fail)? {
+                Step::Read(plan) => CatchUp::Planned(plan),
+                Step::Again => CatchUp::Idle,
+                Step::Idle => {
+                    busy = false;
+                    CatchUp::Idle
+                }
+            },
+            CatchUp::Planned(plan) => CatchUp::Read(plan.read(&history).map_err(fail)?),
+            CatchUp::Read(caught) => {
+                self.hub.deliver(caught, &history).map_err(fail)?;
+                CatchUp::Idle
+            }
+        };
+        Ok(busy)
+    }
+
+    /// Nothing is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.durable.is_none()
+            && self.committed.is_empty()
+            && self.conf.is_empty()
+            && self.waiting.is_empty()
+            && self.leads
+            && self.wal.durable().last_index == self.state.applied().0
+    }
+}
+
+/// Small budgets, so that plans end early and are made again.
+fn history(reader: &Reader) -> ReaderHistory {
+    ReaderHistory { reader: reader.clone(), entries_max: 50, revisions_max: 20 }
+}
+
+/// What a member answered, in the form that the model uses; ranges of transactions are answered by `reader`.
+pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crate::model::Outcome, OpError> {
+    use crate::model::Outcome as O;
+    Ok(match result {
+        Err(refusal) => O::Refused(refusal.text),
+        Ok(Applied::Put { revision, prev_kv }) => O::Put { revision, prev: prev_kv.map(|kv| pair(&kv)) },
+        Ok(Applied::DeleteRange { revision, deleted, prev_kvs }) => {
+            O::Delete { revision, deleted, prevs: prev_kvs.iter().map(pair).collect() }
+        }
+        Ok(Applied::Txn(done)) => txn(done, reader, true)?,
+        Ok(Applied::Compact { revision } | Applied::LeaseRevoke { revision }) => O::Revision(revision),
+        Ok(Applied::Alarm { revision, .. }) => O::Revision(revision),
+        Ok(Applied::LeaseGrant { revision, id, ttl_s }) => O::Grant { revision, id, ttl: ttl_s },
+        Ok(Applied::Done) => O::Done,
+    })
+}
+
+fn txn(done: cairn_mvcc::TxnDone, reader: &Reader, outer: bool) -> Result<crate::model::Outcome, OpError> {
+    use crate::model::Outcome as O;
+    use cairn_mvcc::OpDone;
+    let mut responses = Vec::new();
+    for response in done.responses {
+        responses.push(match response {
+            OpDone::Range(deferred) => range(reader.range_deferred(&deferred)?),
+            OpDone::Put(done) => O::Put { revision: done.revision, prev: done.prev_kv.map(|kv| pair(&kv)) },
+            OpDone::Delete(done) => O::Delete {
+                revision: done.revision,
+                deleted: done.deleted,
+                prevs: done.prev_kvs.iter().map(pair).collect(),
+            },
+            OpDone::Txn(done) => txn(done, reader, false)?,
+        });
+    }
+    // Of a nested one no revision is sent.
+    let revision = if outer { done.revision } else { 0 };
+    Ok(O::Txn { revision, succeeded: done.succeeded, responses })
+}
+
+pub fn range(done: cairn_mvcc::RangeDone) -> crate::model::Outcome {
+    let kvs = done.kvs.iter().map(pair).collect();
+    crate::model::Outcome::Range { revision: done.revision, kvs, count: done.count, more: done.more }
+}
+
+pub fn pair(kv: &Bytes) -> cairn_proto::mvccpb::KeyValue {
+    prost::Message::decode(&kv[..]).expect("a stored pair is a message")
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one seed is like: sizes, traffic, faults.
+//!
+//! Owns      the draw of a configuration, wide enough that every part of the store is met small and often.
+//! Holds     the same seed gives the same configuration.
+//! Never     takes a setting from anywhere else.
+
+use cairn_core::watch::HubOptions;
+use cairn_engine::{Options, io::Vfs, sim::SplitMix, wal::WalOptions};
+use std::sync::Arc;
+
+/// What may happen next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Write,
+    Read,
+    Replica,
+    Sync,
+    State,
+    Time,
+    Checkpoint,
+    Purge,
+    Watch,
+    Drain,
+    CatchUp,
+    Answer,
+    KeepAlive,
+    Hash,
+    Fault,
+    Crash,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    pub steps: u64,
+    pub keys: u64,
+    pub clients: u64,
+    pub watchers: usize,
+    pub value_bytes: u64,
+    /// Each action with how often it is drawn.
+    pub weights: Vec<(Action, u64)>,
+    pub hub: HubOptions,
+    overlay_entries: u64,
+    overlay_bytes: u64,
+    node_bytes: usize,
+    segment_bytes: u64,
+    batch_bytes: usize,
+    cache_bytes: usize,
+}
+
+fn one_of<T: Copy>(rng: &mut SplitMix, choices: &[T]) -> T {
+    choices[rng.index(choices.len())]
+}
+
+impl Swarm {
+    pub fn draw(rng: &mut SplitMix) -> Swarm {
+        use Action::*;
+        let mut weights = vec![
+            (Write, one_of(rng, &[40, 100, 200])),
+            (Read, one_of(rng, &[10, 40, 80])),
+            (Replica, one_of(rng, &[40, 100])),
+            (Sync, one_of(rng, &[20, 60, 120])),
+            (State, one_of(rng, &[20, 60, 120])),
+            (Time, one_of(rng, &[10, 40])),
+            (Answer, one_of(rng, &[10, 60])),
+            (Hash, 3),
+        ];
+        // Each of the rest is off in some seeds, so that others are met without it.
+        for (action, weight) in
+            [(Checkpoint, 30), (Purge, 30), (Watch, 15), (Drain, 60), (CatchUp, 40), (KeepAlive, 10)]
+        {
+            if !rng.one_in(5) {
+                weights.push((action, weight));
+            }
+        }
+        for action in [Fault, Crash] {
+            if !rng.one_in(4) {
+                weights.push((action, one_of(rng, &[1, 3])));
+            }
+        }
+        let hub = HubOptions {
+            progress_interval_ms: one_of(rng, &[200, 5_000]),
+            ring_bytes_max: one_of(rng, &[1 << 10, 1 << 20]),
+            ring_revisions_max: one_of(rng, &[1, 16, 1024]),
+            seed: rng.next_u64(),
+        };
+        Swarm {
+            steps: 3_000,
+            keys: one_of(rng, &[3, 20, 200]),
+            clients: one_of(rng, &[1, 4, 16]),
+            watchers: one_of(rng, &[1, 4, 12]),
+            value_bytes: one_of(rng, &[8, 200, 5_000]),
+            weights,
+            hub,
+            overlay_entries: one_of(rng, &[4, 40, 100_000]),
+            overlay_bytes: one_of(rng, &[4 << 10, 64 << 10, 64 << 20]),
+            node_bytes: one_of(rng, &[512, 4 << 10, usize::MAX]),
+            segment_bytes: one_of(rng, &[32 << 10, 256 << 10]),
+            batch_bytes: one_of(rng, &[4 << 10, 8 << 20]),
+            cache_bytes: one_of(rng, &[0, 4 << 10, 16 << 20]),
+        }
+    }
+
+    pub fn options(&self, vfs: Arc<dyn Vfs>) -> Options {
+        let mut options = Options::default();
+        options.vfs = vfs;
+        options.overlay_entries = self.overlay_entries;
+        options.overlay_bytes = self.overlay_bytes;
+        options.node_bytes_max = self.node_bytes;
+        options.checkpoint_every_ms = 5_000;
+        options
+    }
+
+    pub fn wal_options(&self, vfs: Arc<dyn Vfs>) -> WalOptions {
+        let mut options = WalOptions::new(vfs, 0, 0);
+        options.first_segment_bytes = self.segment_bytes;
+        options.segment_bytes = self.segment_bytes * 4;
+        options.batch_bytes_max = self.batch_bytes;
+        options.cache_bytes = self.cache_bytes;
+        options
+    }
+
+    pub fn action(&self, rng: &mut SplitMix) -> Action {
+        let total: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
+        let mut at = rng.below(total);
+        for (action, weight) in &self.weights {
+            if at < *weight {
+                return *action;
+            }
+            at -= weight;
+        }
+        unreachable!("the weights add up")
+    }
+}
