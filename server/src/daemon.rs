@@ -271,6 +271,7 @@ fn member_config(config: &Config) -> MemberConfig {
         cluster_token: config.cluster_token.clone(),
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
+        pre_vote: config.pre_vote,
         quota_bytes: config.quota_bytes,
         max_request_bytes: config.max_request_bytes,
         max_txn_ops: config.max_txn_ops,

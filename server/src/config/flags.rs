@@ -181,7 +181,7 @@ pub const FLAGS: &[Flag] = &[
         "milliseconds without leader before an election; at least 5 heartbeats, at most 50000; plain milliseconds in YAML as well"),
     flag("initial-election-tick-advance", Member, Bool, "true", "initial-election-tick-advance", NoEffect("a sole member does not wait for an election"),
         "skip most of the first election wait at boot"),
-    flag("pre-vote", Member, Bool, "true", "pre-vote", NoEffect("a cluster of one member has no peers"),
+    flag("pre-vote", Member, Bool, "true", "pre-vote", AsEtcd,
         "raft pre-vote round before a real election"),
     flag("max-wals", Member, Uint, "5", "max-wals", NoEffect("a log segment is released as soon as nothing needs it"),
         "log segments kept by purging; 0 = all"),

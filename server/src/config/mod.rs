@@ -47,6 +47,7 @@ pub struct Config {
     pub wal_dir: Option<PathBuf>,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
+    pub pre_vote: bool,
     /// As given: 0 is the default of 2 GiB, negative is no quota.
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
@@ -155,6 +156,7 @@ impl Config {
             wal_dir: Some(PathBuf::from(read.text("wal-dir"))).filter(|dir| !dir.as_os_str().is_empty()),
             heartbeat_ms,
             election_ms,
+            pre_vote: read.bool("pre-vote"),
             quota_bytes,
             max_txn_ops: usize_of("max-txn-ops", read.uint("max-txn-ops"))?,
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,

@@ -201,6 +201,7 @@ fn render_member(text: &mut Text, config: &Config, status: &MemberStatus) {
     ] {
         text.gauge(name, help, value);
     }
+    text.counter("etcd_debugging_mvcc_events_total", "Watch events delivered.", status.events_delivered);
     text.counter("etcd_server_leader_changes_seen_total", "Leader changes noticed.", status.leader_changes);
     if !status.alarms.is_empty() {
         text.family("etcd_debugging_server_alarms", "gauge", "1 for each raised alarm.");

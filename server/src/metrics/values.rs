@@ -3,7 +3,11 @@
 //!
 //! Never     knows a name.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Instant,
+};
 
 #[derive(Default)]
 pub struct Counter(AtomicU64);
@@ -61,6 +65,14 @@ impl Histogram {
         self.counts[place].fetch_add(1, Relaxed);
         let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
         self.sum.fetch_update(Relaxed, Relaxed, add).expect("the update always gives a value");
+    }
+
+    /// Does the work, and observes how many seconds it took.
+    pub async fn time<T>(&self, work: impl Future<Output = T>) -> T {
+        let since = Instant::now();
+        let done = work.await;
+        self.observe(since.elapsed().as_secs_f64());
+        done
     }
 
     /// Each bound with the count of what is at or below it.

@@ -168,10 +168,17 @@ impl Call {
                 self.unary(incoming, |r| async move { self.whole(member.member_list(r).await) }).await
             }
             Rpc::Alarm => self.unary(incoming, |r| async move { self.whole(member.alarm(r).await) }).await,
-            Rpc::HashKv => self.unary(incoming, |r| async move { self.whole(member.hash_kv(r).await) }).await,
-            Rpc::Hash => {
-                self.unary(incoming, |_: pb::HashRequest| async move { self.whole(member.hash().await) })
+            Rpc::HashKv => {
+                let seconds = &self.front.metrics.hash_rev_seconds;
+                self.unary(incoming, |r| async move { self.whole(seconds.time(member.hash_kv(r)).await) })
                     .await
+            }
+            Rpc::Hash => {
+                let seconds = &self.front.metrics.hash_seconds;
+                self.unary(incoming, |_: pb::HashRequest| async move {
+                    self.whole(seconds.time(member.hash()).await)
+                })
+                .await
             }
             Rpc::Status => {
                 self.unary(incoming, |_: pb::StatusRequest| async move {

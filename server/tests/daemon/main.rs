@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon as clients and operators meet it: a process, its ports, its signals.
+
+mod election;
+mod http;
+mod lifecycle;
+mod lock;
+mod metrics;
+mod rpc;
+mod streams;
+mod support;
