@@ -73,8 +73,9 @@ async function leases(client) {
   assert.deepEqual(info.keys.map((k) => k.toString()), ['js/leased']);
   await lease.keepaliveOnce();
   const gone = await client.watch().key('js/leased').create();
+  const deleted = once(gone, 'delete');
   await lease.revoke();
-  await once(gone, 'delete');
+  await deleted;
   await gone.cancel();
   assert.equal(await client.get('js/leased').string(), null);
   ok('leases');
