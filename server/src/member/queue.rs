@@ -60,8 +60,10 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Wakes the consumer if it waits and there is something for it. One that is woken for nothing would
+    /// sleep on with nobody knowing that it waits.
     fn wake(&self, mut inner: MutexGuard<'_, Inner<T>>) {
-        let waiting = std::mem::take(&mut inner.waiting);
+        let waiting = !inner.items.is_empty() && std::mem::take(&mut inner.waiting);
         drop(inner);
         if waiting {
             self.filled.notify_one();
@@ -127,5 +129,25 @@ mod tests {
             assert!(of_one.iter().copied().eq(0..EACH));
         }
         assert_eq!(inbox.push((9, 9)), Err((9, 9)));
+    }
+
+    #[test]
+    fn putting_in_nothing_leaves_the_consumer_waiting_for_the_next_thing() {
+        let inbox = Arc::new(Inbox::default());
+        let consumer = thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                let mut batch = Vec::new();
+                let open = inbox.drain(&mut batch, Duration::from_secs(600));
+                (open, batch)
+            }
+        });
+        while !inbox.lock().waiting {
+            thread::yield_now();
+        }
+        inbox.extend([]);
+        assert!(inbox.lock().waiting, "nobody would wake it");
+        inbox.push(7).expect("it is open");
+        assert_eq!(consumer.join().expect("no panic"), (true, vec![7]));
     }
 }
