@@ -33,9 +33,11 @@ pub struct Evidence {
 pub enum Tail {
     /// Nothing follows the last batch.
     Clean,
-    /// A batch was begun and nothing proves that it was ever durable: an ordinary crash.
+    /// What follows is no batch, and nothing proves that one there was ever durable: a batch that was begun
+    /// before an ordinary crash, or, in a recycled segment, the middle of a batch of its former life, whose
+    /// head is overwritten.
     Torn {
-        /// The segment it was begun in.
+        /// The segment it is in.
         file: PathBuf,
         /// Where.
         offset: u64,

@@ -81,7 +81,12 @@ fn appends_syncs_reads_and_releases_go_on_side_by_side() {
     let applied_index = first;
     let evidence = Evidence { applied_index, applied_term: 1 + first / 1000, install: INSTALL };
     let (wal, replay) = Wal::open(&path, small(2), evidence).expect("whole");
-    assert_eq!((replay.last_index, replay.tail), (ENTRIES, Tail::Clean));
+    assert_eq!(replay.last_index, ENTRIES);
+    // The newest segment is a recycled one: behind its last batch may be the middle of an older one.
+    match replay.tail {
+        Tail::Clean => {}
+        Tail::Torn { file, .. } => assert!(file.starts_with(&path), "{}", file.display()),
+    }
     let entries = wal.read(replay.first_index, ENTRIES + 1, usize::MAX).expect("readable");
     assert!(entries.iter().all(|found| found.data == data(found.index, found.term, size(found.index))));
     let mut options = small(3);
