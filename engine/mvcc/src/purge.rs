@@ -137,7 +137,8 @@ impl Purger {
                 }
                 let snapshot = Snapshot { db: &shared.db, view: shared.db.view() };
                 let meta = Meta::of(&snapshot.view)?;
-                let remember = job.remember && meta.live_bytes < HASHED_STORE_BYTES_MAX;
+                // Zero asks for the hash of now, which one of revision 0 must not answer (HASH-12).
+                let remember = job.remember && revision > 0 && meta.live_bytes < HASHED_STORE_BYTES_MAX;
                 job.phase = if remember {
                     Phase::Hash(compaction_scan(&snapshot, prev, revision, meta.revision)?.into())
                 } else {

@@ -209,3 +209,32 @@ fn a_compaction_before_whose_purge_another_came_leaves_the_first_hash_only() {
         "#]],
     );
 }
+
+// rule: HASH-12
+#[test]
+fn a_compaction_at_0_leaves_no_hash_and_below_0_nothing_is_hashed() {
+    check(
+        "compact 0
+         purge
+         put a 1
+         hash 0
+         hash -1
+         compact 2
+         purge
+         hash 0
+         hash 2
+         hash -1",
+        expect![[r#"
+            compact 0 -> ok
+            purge -> Done(0)
+            put a 1 -> rev 2
+            hash 0 -> rev 2: 2587454935 at 2 compact 0
+            hash -1 -> rev 2: 1084519789 at -1 compact 0
+            compact 2 -> ok
+            purge -> Done(2)
+            hash 0 -> rev 2: 2587454935 at 2 compact 2
+            hash 2 -> rev 2: 2587454935 at 2 compact 0
+            hash -1 -> rev 2: 1084519789 at -1 compact 2
+        "#]],
+    );
+}
