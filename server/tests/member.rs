@@ -64,7 +64,7 @@ async fn watch(stream: &WatchStream, create: pb::WatchCreateRequest) {
     assert!(created.created && !created.canceled);
 }
 
-// rule: HDR-1, HDR-3, HDR-5, REV-1, KV-2, DEL-2
+// rule: HDR-1, HDR-3, HDR-5, HDR-7, REV-1, KV-2, DEL-2, LIMIT-10
 #[test]
 fn writes_are_read_back_and_survive_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -88,8 +88,9 @@ fn writes_are_read_back_and_survive_a_restart() {
         let again = start(config(dir.path())).await;
         assert_eq!(again.header().revision, 4);
         assert_eq!(pairs(&again.range(all()).await.expect("range")), [("b".to_owned(), "2".to_owned())]);
-        let members = again.member_list(pb::MemberListRequest::default()).await.expect("members").members;
-        assert_eq!((members.len(), members[0].name.as_str()), (1, "default"));
+        let listed = again.member_list(pb::MemberListRequest::default()).await.expect("members");
+        assert_eq!(listed.header.expect("a header").revision, 0);
+        assert_eq!((listed.members.len(), listed.members[0].name.as_str()), (1, "default"));
         again.stop().await;
     });
 }
@@ -162,6 +163,25 @@ fn a_watcher_gets_the_past_and_the_present_once() {
         assert_eq!(seen, expected);
         member.stop().await;
         assert!(stream.next().await.is_none(), "it ends with the member");
+    });
+}
+
+// rule: WATCH-1, WATCH-31, KV-23
+#[test]
+fn a_request_that_says_nothing_is_ignored_and_an_unknown_cancel_is_not_answered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let member = start(config(dir.path())).await;
+        let stream = member.watch_stream();
+        stream.request(pb::WatchRequest::default()).await;
+        let cancel = RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 9 });
+        stream.request(pb::WatchRequest { request_union: Some(cancel) }).await;
+        watch(&stream, pb::WatchCreateRequest { key: bytes("k"), ..Default::default() }).await;
+        member.put(put("k", "v")).await.expect("put");
+        assert_eq!(stream.next().await.expect("it is open").events.len(), 1);
+        let old = member.range(pb::RangeRequest { serializable: true, ..get("k") }).await.expect("range");
+        assert_eq!(old.count, 1);
+        member.stop().await;
     });
 }
 
@@ -254,6 +274,37 @@ fn a_full_quota_raises_the_alarm_and_leaves_deletes_working() {
         let again = start(config).await;
         assert_eq!(again.status().alarms.len(), 1, "it survives a restart");
         again.stop().await;
+    });
+}
+
+// rule: ALARM-8
+#[test]
+fn compaction_and_defragmentation_make_room_again_and_the_alarm_is_switched_off_by_hand() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let mut config = config(dir.path());
+        config.quota_bytes = 256 << 10;
+        let member = start(config).await;
+        let big = "x".repeat(4096);
+        while member.put(put("k", &big)).await.is_ok() {}
+        let alarm = |action| pb::AlarmRequest {
+            action,
+            member_id: member.member_id().0,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        let off = pb::alarm_request::AlarmAction::Deactivate as i32;
+        member.alarm(alarm(off)).await.expect("switched off");
+        let refused = member.put(put("k", &big)).await.expect_err("still full");
+        assert_eq!(refused.text, "etcdserver: mvcc: database space exceeded");
+        assert_eq!(member.status().alarms.len(), 1, "raised again");
+        let revision = member.header().revision;
+        member.compact(pb::CompactionRequest { revision, physical: true }).await.expect("compact");
+        member.defragment().await.expect("defragment");
+        assert!(member.put(put("k", &big)).await.is_err(), "the alarm is still on");
+        member.alarm(alarm(off)).await.expect("switched off");
+        member.put(put("k", &big)).await.expect("there is room");
+        assert!(member.status().db_size < 128 << 10, "{} bytes", member.status().db_size);
+        member.stop().await;
     });
 }
 

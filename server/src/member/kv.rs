@@ -202,6 +202,11 @@ impl Member {
         if shared.db_size.load(Ordering::Relaxed) + cost < quota {
             return Ok(());
         }
+        // etcd raises it anew with each refusal; one entry in the log is enough.
+        let raised = shared.cluster().alarms.is_on(shared.member_id.0, pb::AlarmType::Nospace);
+        if raised {
+            return Err(errors::NO_SPACE);
+        }
         let alarm = pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Activate as i32,
             member_id: shared.member_id.0,

@@ -31,6 +31,12 @@ impl Alarms {
         self.active.remove(&(alarm, member))
     }
 
+    /// Whether one member's alarm is on.
+    pub fn is_on(&self, member: u64, alarm: AlarmType) -> bool {
+        self.active.contains(&(alarm as i32, member))
+    }
+
+    /// Whether any member's is.
     pub fn has(&self, alarm: AlarmType) -> bool {
         let alarm = alarm as i32;
         self.active.range((alarm, 0)..=(alarm, u64::MAX)).next().is_some()
