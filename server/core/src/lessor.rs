@@ -63,7 +63,7 @@ struct Lease {
     ttl_s: i64,
     remaining_s: i64,
     granted_index: u64,
-    /// Grants are numbered, so that leases that end together are listed in the order of their grants.
+    /// Grants and renewals are numbered, so that leases that end together are listed in that order.
     order: u64,
     deadline_ms: Option<u64>,
     checkpoint_ms: Option<u64>,
@@ -77,7 +77,7 @@ pub struct Lessor {
     min_ttl_s: i64,
     checkpoints: bool,
     primary: bool,
-    grants: u64,
+    orders: u64,
     leases: BTreeMap<i64, Lease>,
     by_deadline: BTreeSet<(u64, u64, i64)>,
     by_checkpoint: BTreeSet<(u64, i64)>,
@@ -100,7 +100,7 @@ impl Lessor {
             min_ttl_s,
             checkpoints,
             primary: false,
-            grants: 0,
+            orders: 0,
             leases: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
             by_checkpoint: BTreeSet::new(),
@@ -195,7 +195,7 @@ impl Lessor {
         Some(TimeLeft { ttl_s, granted_ttl_s: lease.ttl_s })
     }
 
-    /// All ids: on the leader the soonest end first, equal ones in the order of their grants (LEASE-24).
+    /// All ids: on the leader the soonest end first, equal ones in the order of their grants and renewals (LEASE-24).
     pub fn ids(&self) -> Vec<i64> {
         if self.primary {
             self.by_deadline.iter().map(|&(_, _, id)| id).collect()
@@ -275,12 +275,11 @@ impl Lessor {
     }
 
     fn insert(&mut self, stored: StoredLease) {
-        self.grants += 1;
         let lease = Lease {
             ttl_s: stored.ttl_s,
             remaining_s: stored.remaining_s,
             granted_index: stored.granted_index,
-            order: self.grants,
+            order: self.next_order(),
             deadline_ms: None,
             checkpoint_ms: None,
             revoking_until_ms: 0,
@@ -288,12 +287,19 @@ impl Lessor {
         self.leases.insert(stored.id, lease);
     }
 
+    fn next_order(&mut self) -> u64 {
+        self.orders += 1;
+        self.orders
+    }
+
     fn set_deadline(&mut self, id: i64, deadline_ms: u64) {
+        let order = self.next_order();
         let lease = self.leases.get_mut(&id).expect("the caller found it");
         if let Some(old) = lease.deadline_ms.replace(deadline_ms) {
             self.by_deadline.remove(&(old, lease.order, id));
         }
-        self.by_deadline.insert((deadline_ms, lease.order, id));
+        lease.order = order;
+        self.by_deadline.insert((deadline_ms, order, id));
     }
 
     fn schedule_checkpoint(&mut self, now_ms: u64, id: i64) {
@@ -402,12 +408,14 @@ mod tests {
 
     // rule: LEASE-24
     #[test]
-    fn the_leader_lists_the_soonest_end_first_and_equal_ones_as_granted() {
+    fn the_leader_lists_the_soonest_end_first_and_equal_ones_as_granted_or_renewed() {
         let mut lessor = leading();
         for (id, ttl) in [(9, 30), (3, 10), (5, 20), (4, 10)] {
             assert!(grant(&mut lessor, 0, id, ttl));
         }
         assert_eq!(lessor.ids(), [3, 4, 5, 9]);
+        assert_eq!(lessor.keep_alive(0, 3), KeepAlive::Renewed { ttl_s: 10 });
+        assert_eq!(lessor.ids(), [4, 3, 5, 9], "renewed within the same millisecond");
         assert_eq!(lessor.keep_alive(5_000, 3), KeepAlive::Renewed { ttl_s: 10 });
         assert_eq!(lessor.ids(), [4, 3, 5, 9]);
     }
