@@ -6,6 +6,7 @@ use cairn::config::{
     flags::{Class, FILE_ONLY, FLAGS, Flag, GATES, Kind},
     given::{Asked, Given, GivenError, Remark},
 };
+use cairn_core::AutoCompaction;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: &str = include_str!("../../tests/rules/flags.tsv");
@@ -321,6 +322,31 @@ fn bad_configurations_are_refused_with_the_flag() {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         assert_eq!(judge(&arguments).map(|_| ()), Err(ConfigError(text.into())), "{line}");
     }
+}
+
+// rule: AUTOC-1, AUTOC-2
+#[test]
+fn auto_compaction_counts_hours_or_revisions_and_takes_times_in_periodic_mode_alone() {
+    let read = |mode: &str, retention: &str| {
+        let arguments =
+            [format!("--auto-compaction-mode={mode}"), format!("--auto-compaction-retention={retention}")];
+        judge(&arguments).map(|(config, _)| config.auto_compaction)
+    };
+    assert_eq!(defaults().auto_compaction, AutoCompaction::Off);
+    for mode in ["periodic", "revision"] {
+        assert_eq!(read(mode, "0"), Ok(AutoCompaction::Off), "{mode}");
+    }
+    let hour_ms = 3_600_000;
+    assert_eq!(read("periodic", "7"), Ok(AutoCompaction::Periodic { period_ms: 7 * hour_ms }));
+    assert_eq!(read("periodic", "1h30m"), Ok(AutoCompaction::Periodic { period_ms: hour_ms * 3 / 2 }));
+    assert_eq!(read("revision", "1000"), Ok(AutoCompaction::Revision { retention: 1000 }));
+    for (mode, retention) in
+        [("", "0"), ("hourly", "0"), ("periodic", "soon"), ("periodic", "-1"), ("revision", "-1")]
+    {
+        assert!(read(mode, retention).is_err(), "{mode:?} {retention:?}");
+    }
+    // Not the quirk: 3.6e12 revisions is not what anyone means by an hour.
+    assert!(read("revision", "1h").is_err());
 }
 
 #[test]

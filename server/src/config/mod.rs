@@ -289,7 +289,7 @@ fn found_cluster(read: &Reader<'_>) -> Result<bool, ConfigError> {
     }
 }
 
-/// AUTOC-1, FL-10.
+/// AUTOC-1, AUTOC-2, FL-10.
 fn auto_compaction(read: &Reader<'_>) -> Result<AutoCompaction, ConfigError> {
     let retention = read.text("auto-compaction-retention");
     let bad =
@@ -300,7 +300,7 @@ fn auto_compaction(read: &Reader<'_>) -> Result<AutoCompaction, ConfigError> {
             n if n < 0 => refuse(format!("--auto-compaction-retention={retention} must not be negative")),
             retention => Ok(AutoCompaction::Revision { retention }),
         },
-        "periodic" | "" => {
+        "periodic" => {
             let ns = match value::parse_int(retention) {
                 Some(hours) => hours.checked_mul(3_600_000_000_000).ok_or_else(bad)?,
                 None if retention.is_empty() => 0,

@@ -55,3 +55,39 @@ impl Admission {
         self.units.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // rule: LIMIT-4
+    #[tokio::test]
+    async fn a_state_that_is_more_than_five_thousand_entries_behind_refuses() {
+        let admission = Admission::default();
+        assert_eq!(admission.enter(1, GAP_MAX).await, Ok(1));
+        let refused = admission.enter(1, GAP_MAX + 1).await.expect_err("the gap is too wide");
+        assert_eq!((refused.code, refused.text), (2, "etcdserver: too many requests"));
+    }
+
+    #[tokio::test]
+    async fn bytes_beyond_the_bound_wait_until_others_have_left() {
+        let admission = Admission::default();
+        let first = admission.enter(BYTES_MAX, 0).await.expect("all there is");
+        let second = admission.enter(1, 0);
+        tokio::pin!(second);
+        assert!(now(&mut second).await.is_none(), "nothing is left");
+        admission.leave(first);
+        assert_eq!(second.await, Ok(1));
+    }
+
+    /// What a future has to say now.
+    async fn now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}
