@@ -7,13 +7,13 @@
 //! Never     kills a process that it did not start.
 
 use std::fs::{self, File};
-use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::tools::Etcd;
 
 /// The longest life of a server.
-const LIFE_S: u32 = 3_600;
+const LIFE_S: u32 = 1_800;
 
 /// How long a server may take to answer for the first time.
 const READY: Duration = Duration::from_secs(60);
@@ -96,6 +96,9 @@ impl Server {
     }
 
     /// Starts it again on the same directory and ports, after [`Server::kill`] or [`Server::stop`].
+    ///
+    /// # Panics
+    /// If it does not answer.
     pub async fn restart(&mut self) {
         assert!(self.keeper.is_none(), "it still runs");
         self.spawn();
@@ -230,17 +233,18 @@ fn group(keeper: &Child) -> Pid {
     Pid::from_child(keeper)
 }
 
-/// Two ports that are free now.
+/// Two ports that are free now. They are below those that the system gives to outgoing connections, so that a
+/// server that was killed finds its own free again.
 fn free_ports() -> (u16, u16) {
-    let bind = || -> io::Result<(TcpListener, u16)> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    let mut rng = rand::rng();
+    let mut free = || {
+        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        std::iter::repeat_with(|| rng.random_range(PORTS)).find(is_free).expect("an endless iterator")
     };
-    let (first, a) = bind().expect("a free port");
-    let (second, b) = bind().expect("a second free port");
-    drop((first, second));
-    (a, b)
+    let first = free();
+    let second = std::iter::repeat_with(free).find(|port| *port != first).expect("an endless iterator");
+    (first, second)
 }
 
 /// The resident memory of a process that no file backs, in bytes.

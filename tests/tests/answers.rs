@@ -28,6 +28,32 @@ const MET: &[errors::WireError] = &[
     errors::REQUEST_TOO_LARGE,
 ];
 
+/// Cairn against etcd 3.5.1. What may differ is listed by rule, and each entry must come up.
+#[tokio::test]
+async fn cairn_gives_the_same_answers_as_etcd() {
+    let Some(etcd) = tools::etcd() else { return };
+    let requests = scale::count(20_000, 100_000);
+    let (first, mut summary, mut known) = (scale::seed(), Summary::default(), Known::of_etcd_3_5_1());
+    for seed in (first..).take(requests / OF_A_SEED) {
+        let (reference, cairn) =
+            (Server::start(Program::etcd(&etcd)).await, Server::start(Program::cairn()).await);
+        known.fresh_stores();
+        let outcome =
+            run(seed, OF_A_SEED, &reference.client().await, &cairn.client().await, &mut known, &mut summary)
+                .await;
+        if let Err(mismatch) = outcome {
+            panic!("{summary}{mismatch}");
+        }
+    }
+    println!("{summary}");
+    assert_met(&summary);
+    for (rule, mark, times) in known.occurrences() {
+        println!("known difference {rule} {mark}: {times} times");
+        assert!(times > 0, "the listed difference {rule} {mark} no longer occurs");
+    }
+    assert!(scale::score("answers.requests", summary.requests, requests));
+}
+
 /// The reference against itself: the masks and the generator leave nothing open.
 #[tokio::test]
 async fn etcd_gives_the_same_answers_as_etcd() {

@@ -54,6 +54,8 @@ pub struct Generator {
     now: i64,
     compacted: i64,
     granted: Vec<i64>,
+    /// Revisions of past compactions, of which a later etcd may remember the hash.
+    compactions: Vec<i64>,
     /// Requests that belong together; they go before anything random.
     planned: VecDeque<Request>,
 }
@@ -65,6 +67,7 @@ impl Generator {
             now: 1,
             compacted: -1,
             granted: Vec::new(),
+            compactions: Vec::new(),
             planned: edges().into(),
         }
     }
@@ -81,7 +84,7 @@ impl Generator {
             520..600 => Request::Delete(self.delete(true)),
             600..850 => Request::Txn(self.txn()),
             850..865 => self.compact(),
-            865..900 => Request::HashKv(HashKvRequest { revision: self.revision().max(0) }),
+            865..900 => Request::HashKv(HashKvRequest { revision: self.hashed() }),
             900..935 => Request::Grant(LeaseGrantRequest { ttl: self.ttl(), id: self.lease() }),
             935..940 => Request::GrantAny(LeaseGrantRequest { ttl: self.ttl(), id: 0 }),
             940..955 => Request::Revoke(LeaseRevokeRequest { id: self.lease() }),
@@ -112,7 +115,10 @@ impl Generator {
         };
         self.now = header.map_or(self.now, |h| h.revision);
         match (request, answer) {
-            (Request::Compact(r), Ok(_)) => self.compacted = r.revision,
+            (Request::Compact(r), Ok(_)) => {
+                self.compacted = r.revision;
+                self.compactions.push(r.revision);
+            }
             (Request::Grant(r), Ok(_)) => self.granted.push(r.id),
             (Request::Revoke(r), Ok(_)) => self.granted.retain(|id| *id != r.id),
             _ => {}
@@ -149,6 +155,14 @@ impl Generator {
             *near.choose(&mut self.rng).expect("there are some")
         } else {
             self.rng.random_range(self.readable())
+        }
+    }
+
+    /// HASH-12: of negative revisions there is no rule.
+    fn hashed(&mut self) -> i64 {
+        match self.compactions.choose(&mut self.rng).copied() {
+            Some(revision) if self.chance(25) => revision,
+            _ => self.revision().max(0),
         }
     }
 
@@ -323,6 +337,8 @@ impl Generator {
             6 => self.now,
             _ => self.revision(),
         };
+        // HASH-12: what a compaction at 0 leaves remembered is no rule.
+        let revision = if revision == 0 && self.compacted < 0 { -1 } else { revision };
         let physical = self.chance(60);
         let compact = |physical| Request::Compact(CompactionRequest { revision, physical });
         if revision <= self.compacted.max(1) || revision > self.now {

@@ -90,7 +90,7 @@ const MASKED: &[(&str, Plant)] = &[
     }),
 ];
 
-const REQUESTS: usize = 3_000;
+const REQUESTS: usize = 10_000;
 
 #[tokio::test]
 async fn an_answer_changed_in_one_place_is_told_from_the_true_one() {

@@ -304,4 +304,12 @@ mod tests {
         assert_eq!(names.len(), rows.len());
         assert!(!rows.is_empty());
     }
+
+    #[test]
+    fn every_row_names_a_test_that_exists() {
+        let tests = crate::rules::test_names(&root()).expect("the sources are read");
+        for row in rows(&root()).expect("tests/full.tsv is read") {
+            assert!(tests.iter().any(|test| test.contains(&row.filter)), "no test is called {}", row.filter);
+        }
+    }
 }

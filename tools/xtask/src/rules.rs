@@ -105,6 +105,17 @@ impl Report {
     }
 }
 
+/// The names of all test functions of the repository.
+pub fn test_names(root: &Path) -> Outcome<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for name in sources::tracked(root)?.iter().filter(|name| name.ends_with(".rs")) {
+        let path = root.join(name);
+        let text = fs::read_to_string(&path).map_err(|e| at(&path, &e))?;
+        names.extend(tests_of(&text).into_iter().map(|test| test.name));
+    }
+    Ok(names)
+}
+
 /// The ids of lines `- **KV-1** …`.
 fn rules_of(page: &str) -> Vec<String> {
     let ids = page.lines().filter_map(|l| l.strip_prefix("- **")?.split_once("**").map(|(id, _)| id));
