@@ -9,5 +9,6 @@
 pub mod answers;
 pub mod client;
 pub mod scale;
+pub mod script;
 pub mod server;
 pub mod tools;
