@@ -295,7 +295,11 @@ fn auto_compaction(read: &Reader<'_>) -> Result<AutoCompaction, ConfigError> {
     let bad =
         || ConfigError(format!("--auto-compaction-retention={retention} cannot be read: error parsing it"));
     match read.text("auto-compaction-mode") {
-        "revision" => match value::parse_int(retention).ok_or_else(bad)? {
+        // A duration is taken too, as in etcd: its nanoseconds are the count.
+        "revision" => match value::parse_int(retention)
+            .or_else(|| value::parse_duration_ns(retention))
+            .ok_or_else(bad)?
+        {
             0 => Ok(AutoCompaction::Off),
             n if n < 0 => refuse(format!("--auto-compaction-retention={retention} must not be negative")),
             retention => Ok(AutoCompaction::Revision { retention }),

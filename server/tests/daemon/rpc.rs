@@ -98,7 +98,6 @@ fn a_message_above_the_limit_is_refused_in_etcds_words() {
     });
 }
 
-// rule: LIMIT-11
 // rule: LIMIT-13
 #[test]
 fn metadata_is_read() {
@@ -160,6 +159,35 @@ fn the_callers_deadline_ends_a_wait() {
         let put = put("k", "v");
         let (code, _) = raw_call(address, "/etcdserverpb.KV/Put", &malformed, &put).await;
         assert_eq!(code, 13);
+    });
+}
+
+// rule: LIMIT-8
+#[test]
+fn a_late_write_says_so_and_may_yet_be_done() {
+    const ATTEMPTS: usize = 500;
+    run(async {
+        let daemon = Daemon::start(&[]);
+        let mut kv = daemon.kv().await;
+        let (mut late, mut done) = (0, 0);
+        for attempt in 0..ATTEMPTS {
+            let key = format!("k{attempt}");
+            let put = pb::PutRequest { key: key.clone().into(), ..Default::default() };
+            let timeout = format!("{}u", 20 + attempt);
+            let headers = [("grpc-timeout", timeout.as_str())];
+            match raw_call(&daemon.clients[0], "/etcdserverpb.KV/Put", &headers, &put).await {
+                (0, _) => continue,
+                (14, text) => assert_eq!(text, "etcdserver: request timed out"),
+                other => panic!("{other:?}"),
+            }
+            late += 1;
+            let range = pb::RangeRequest { key: key.into(), ..Default::default() };
+            done += kv.range(range).await.expect("read").into_inner().count;
+            if done > 0 {
+                break;
+            }
+        }
+        assert!(done > 0, "of {late} late writes none was done");
     });
 }
 
@@ -247,11 +275,19 @@ fn the_member_tells_of_itself() {
         assert_eq!(defragment.header, None);
         let hash = maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.expect("a hash").into_inner();
         assert_eq!(hash.hash_revision, 2);
-        maintenance.hash(pb::HashRequest {}).await.expect("a hash");
+        // rule: HASH-18
+        // Here `Hash` is the hash of the current revision: there are no buckets.
+        let whole = maintenance.hash(pb::HashRequest {}).await.expect("a hash").into_inner();
+        assert_eq!(whole.hash, hash.hash);
+        // rule: LIMIT-16
+        let odd = pb::AlarmRequest { action: 99, ..Default::default() };
+        let error = maintenance.alarm(odd).await.expect_err("no such action");
+        assert_eq!(told(&error), (Code::Unknown, "etcdserver: unknown method"));
     });
 }
 
 // rule: ALARM-2
+// rule: ALARM-3
 // rule: ALARM-7
 #[test]
 fn a_full_store_says_so_until_it_is_disarmed() {
@@ -260,6 +296,8 @@ fn a_full_store_says_so_until_it_is_disarmed() {
         let mut kv = daemon.kv().await;
         let error = kv.put(put("k", vec![0; 2_000])).await.expect_err("full");
         assert_eq!(told(&error), (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"));
+        let found = kv.range(get("k")).await.expect("read").into_inner();
+        assert_eq!(found.count, 0, "what is refused is not done");
         let mut maintenance = daemon.maintenance().await;
         let status = maintenance.status(pb::StatusRequest {}).await.expect("status").into_inner();
         let member = status.header.expect("a header").member_id;

@@ -40,7 +40,7 @@ pub const CHECKS: [Check; 5] = [
     Check { kind: "readyz", name: "non_learner", probe: Probe::NonLearner },
 ];
 
-const STARTING: &str = "the member is starting";
+pub const STARTING: &str = "the member is starting";
 
 /// HT-2.
 pub async fn health(front: &Front, query: Option<&str>) -> Response<Body> {

@@ -10,6 +10,8 @@ pub mod health;
 
 use super::{Front, Role, body::Body};
 use crate::{ETCD_MINOR_VERSION, ETCD_VERSION};
+use cairn_proto::etcdserverpb::MemberListRequest;
+use health::STARTING;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -61,7 +63,10 @@ async fn route<B>(front: &Front, role: Role, request: &Request<B>) -> Response<B
         }
         "/version" if version => only_get(request).unwrap_or_else(|| version_of(front)),
         "/debug/vars" if client => only_get(request).unwrap_or_else(|| variables(front)),
-        "/members" if peer => only_get(request).unwrap_or_else(|| members(front)),
+        "/members" if peer => match only_get(request) {
+            Some(refused) => refused,
+            None => members(front).await,
+        },
         "/downgrade/enabled" if peer => match only_get(request) {
             Some(refused) => refused,
             None => downgrade_enabled(front).await,
@@ -116,28 +121,39 @@ fn variables(front: &Front) -> Response<Body> {
     answer(StatusCode::OK, JSON_UTF8, format!("{variables:#}\n"))
 }
 
-/// CL-15: this member, the only one.
-fn members(front: &Front) -> Response<Body> {
+/// CL-15: what the cluster knows of its members, in the order of their ids.
+async fn members(front: &Front) -> Response<Body> {
     let Some(member) = front.member() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "the member is starting");
+        return error(StatusCode::SERVICE_UNAVAILABLE, STARTING);
     };
-    let status = member.status();
-    let config = &front.config;
-    let body = format!(
-        "[{{\"id\":{},\"peerURLs\":{},\"name\":{},\"clientURLs\":{}}}]\n",
-        status.member_id.0,
-        Value::from(config.advertise_peer.clone()),
-        Value::from(config.name.as_str()),
-        Value::from(config.advertise_client.clone()),
-    );
-    let mut response = answer(StatusCode::OK, JSON, body);
-    add_cluster_id(&mut response, status.cluster_id);
+    let list = match member.member_list(MemberListRequest { linearizable: false }).await {
+        Ok(list) => list.members,
+        Err(refusal) => return error(StatusCode::INTERNAL_SERVER_ERROR, refusal.text),
+    };
+    let records: Vec<String> = list.into_iter().map(member_record).collect();
+    let mut response = answer(StatusCode::OK, JSON, format!("[{}]\n", records.join(",")));
+    add_cluster_id(&mut response, member.cluster_id());
     response
+}
+
+/// One member with etcd's keys in etcd's order; what is empty is left out.
+fn member_record(member: cairn_proto::etcdserverpb::Member) -> String {
+    let mut record = format!("{{\"id\":{},\"peerURLs\":{}", member.id, Value::from(member.peer_urls));
+    if member.is_learner {
+        record += ",\"isLearner\":true";
+    }
+    if !member.name.is_empty() {
+        record += &format!(",\"name\":{}", Value::from(member.name));
+    }
+    if !member.client_urls.is_empty() {
+        record += &format!(",\"clientURLs\":{}", Value::from(member.client_urls));
+    }
+    record + "}"
 }
 
 async fn downgrade_enabled(front: &Front) -> Response<Body> {
     let Some(member) = front.member() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "the member is starting");
+        return error(StatusCode::SERVICE_UNAVAILABLE, STARTING);
     };
     let mut response = match member.linearize().await {
         Ok(()) => answer(StatusCode::OK, HeaderValue::from_static("text/plain"), "false"),
@@ -145,7 +161,7 @@ async fn downgrade_enabled(front: &Front) -> Response<Body> {
             error(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed linearized read: {refusal}"))
         }
     };
-    add_cluster_id(&mut response, member.status().cluster_id);
+    add_cluster_id(&mut response, member.cluster_id());
     response
 }
 
