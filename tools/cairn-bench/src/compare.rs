@@ -19,7 +19,7 @@ use crate::process;
 use crate::progress::Progress;
 use crate::request::{Operation, Shape};
 use crate::server::{Cpus, Place, Server, Spec};
-use crate::single::print_failures;
+use crate::single::{Others, print_failures};
 use crate::table::{Goal, Median, Table, Target, ms, short};
 
 pub struct Plan {
@@ -54,8 +54,8 @@ struct Cell {
 
 struct Round {
     per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
     server_us: Option<f64>,
     client_us: Option<f64>,
     client_busy: f64,
@@ -63,7 +63,7 @@ struct Round {
 
 impl Round {
     fn of(operation: Operation, measured: &Measured) -> Round {
-        let quantile = |q| measured.series.get(&operation).map_or(f64::NAN, |series| ms(series.quantile(q)));
+        let quantile = |q| Some(ms(measured.series.get(&operation)?.quantile(q)));
         Round {
             per_second: measured.per_second(),
             p50_ms: quantile(0.5),
@@ -82,8 +82,8 @@ const PER_SECOND: Figure = |round| Some(round.per_second);
 const SERVER_US: Figure = |round| round.server_us;
 const FIGURES: [(&str, Figure); 6] = [
     ("requests_per_second", PER_SECOND),
-    ("p50_ms", |round| Some(round.p50_ms)),
-    ("p99_ms", |round| Some(round.p99_ms)),
+    ("p50_ms", |round| round.p50_ms),
+    ("p99_ms", |round| round.p99_ms),
     ("server_cpu_us", SERVER_US),
     ("client_cpu_us", |round| round.client_us),
     ("client_busy_percent", |round| Some(round.client_busy * 100.0)),
@@ -121,6 +121,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
         })
         .collect();
     let mut failures = Failures::default();
+    let mut others = Others::default();
     for round in 0..plan.rounds {
         for (side, spec) in plan.sides.iter().enumerate() {
             let stage = format!("round {} of {}, {}", round + 1, plan.rounds, spec.name);
@@ -150,6 +151,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
                 };
                 let measured = load::run(&load, &mut progress).await?;
                 failures.merge(&measured.failures);
+                others.note(&measured);
                 cell.rounds[side].push(Round::of(cell.operation, &measured));
             }
             progress.stage(format!("{stage}, stop"));
@@ -159,9 +161,10 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
     progress.clear();
     let goals = goals(&cells);
     if plan.json {
-        println!("{:#}", json(plan, &cells, &goals, &failures));
+        println!("{:#}", json(plan, &cells, &goals, &failures, others));
     } else {
         println!("{}", setting(plan, cpus));
+        print!("{others}");
         print!("{}", table(plan, &cells));
         print_failures(&failures);
         goals.iter().for_each(|goal| println!("{goal}"));
@@ -254,7 +257,7 @@ fn table(plan: &Plan, cells: &[Cell]) -> String {
     table.to_string()
 }
 
-fn json(plan: &Plan, cells: &[Cell], goals: &[Goal], failures: &Failures) -> Value {
+fn json(plan: &Plan, cells: &[Cell], goals: &[Goal], failures: &Failures, others: Others) -> Value {
     let side = |cell: &Cell, side: usize| {
         let figures = FIGURES.iter().map(|(name, figure)| {
             let median = cell.median(side, *figure);
@@ -291,6 +294,7 @@ fn json(plan: &Plan, cells: &[Cell], goals: &[Goal], failures: &Failures) -> Val
         "pinned": plan.pinned,
         "cells": cells.iter().map(cell).collect::<Vec<_>>(),
         "goals": goals_json(goals),
+        "others_busy": others.most,
         "failed": failures.count,
         "failures": failures.reasons,
     })
@@ -314,7 +318,14 @@ mod tests {
     use expect_test::expect;
 
     fn round(per_second: f64, server_us: Option<f64>, client_busy: f64) -> Round {
-        Round { per_second, p50_ms: 1.5, p99_ms: 4.0, server_us, client_us: Some(9.0), client_busy }
+        Round {
+            per_second,
+            p50_ms: Some(1.5),
+            p99_ms: Some(4.0),
+            server_us,
+            client_us: Some(9.0),
+            client_busy,
+        }
     }
 
     fn cells(right_us: Option<f64>) -> Vec<Cell> {
@@ -372,7 +383,7 @@ mod tests {
     #[test]
     fn json_holds_every_round() {
         let cells = cells(Some(20.0));
-        let value = json(&plan(), &cells, &goals(&cells), &Failures::default());
+        let value = json(&plan(), &cells, &goals(&cells), &Failures::default(), Others::default());
         assert_eq!(
             value["cells"][0]["left"]["requests_per_second"]["rounds"].as_array().map(Vec::len),
             Some(3)

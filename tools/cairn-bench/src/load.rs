@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::client::{CallError, Caller, Connection, Endpoint};
 use crate::histogram::Histogram;
 use crate::pace::Pace;
-use crate::process;
+use crate::process::{self, Machine};
 use crate::progress::Progress;
 use crate::reply;
 use crate::request::{Operation, Shape, Template, scatter};
@@ -64,6 +64,9 @@ pub struct Measured {
     pub failures: Failures,
     /// Due by the rate, and not sent when the window ended.
     pub unsent: u64,
+    /// The share of the machine's CPUs that neither server nor client used; None if the server's part of it is
+    /// not known.
+    pub others: Option<f64>,
 }
 
 impl Measured {
@@ -292,17 +295,20 @@ impl Control<'_> {
         // A server that has ended has no CPU time to tell; its requests say so as failures.
         let end = Counters {
             server: self.load.pid.and_then(|pid| process::cpu_time(pid).ok()),
-            client: process::own_cpu_time(),
-            at: Instant::now(),
+            ..Counters::read_without_server()
         };
+        let server_cpu = end.server.zip(begin.server).map(|(end, begin)| end.saturating_sub(begin));
+        let client_cpu = end.client - begin.client;
+        let others = end.machine.zip(begin.machine).zip(server_cpu);
         let recorder = self.shared.take();
         Measured {
             series: recorder.series,
             elapsed: end.at - begin.at,
-            server_cpu: end.server.zip(begin.server).map(|(end, begin)| end.saturating_sub(begin)),
-            client_cpu: end.client - begin.client,
+            server_cpu,
+            client_cpu,
             failures: recorder.failures,
             unsent,
+            others: others.map(|((end, begin), server)| end.others_since(begin, server + client_cpu)),
         }
     }
 
@@ -372,12 +378,18 @@ struct Counters {
     at: Instant,
     server: Option<Duration>,
     client: Duration,
+    machine: Option<Machine>,
 }
 
 impl Counters {
     fn read(pid: Option<u32>) -> Result<Counters, String> {
         let server = pid.map(process::cpu_time).transpose()?;
-        Ok(Counters { server, client: process::own_cpu_time(), at: Instant::now() })
+        Ok(Counters { server, ..Counters::read_without_server() })
+    }
+
+    fn read_without_server() -> Counters {
+        let (client, machine) = (process::own_cpu_time(), Machine::read());
+        Counters { server: None, client, machine, at: Instant::now() }
     }
 }
 

@@ -37,6 +37,37 @@ pub fn own_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
+/// CPU time that all processes of this machine have used, and all that there was, in the same unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Machine {
+    busy: u64,
+    total: u64,
+}
+
+impl Machine {
+    /// None if the kernel does not tell.
+    pub fn read() -> Option<Machine> {
+        Machine::of(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// Fields after `cpu`: user, nice, system, idle, iowait, irq, softirq, steal; guests count as users.
+    fn of(stat: &str) -> Option<Machine> {
+        const IDLE: [usize; 2] = [3, 4];
+        let times = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().take(8);
+        let times: Vec<u64> = times.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+        let total = times.iter().sum();
+        let idle: u64 = IDLE.iter().map(|&at| times.get(at)).sum::<Option<_>>()?;
+        Some(Machine { busy: total - idle, total })
+    }
+
+    /// The share of all CPUs that others than those who used `known` have used since `begin`.
+    pub fn others_since(self, begin: Machine, known: Duration) -> f64 {
+        let ticks = |seconds: f64| seconds * rustix::param::clock_ticks_per_second() as f64;
+        let others = self.busy.saturating_sub(begin.busy) as f64 - ticks(known.as_secs_f64());
+        (others / self.total.saturating_sub(begin.total).max(1) as f64).clamp(0.0, 1.0)
+    }
+}
+
 /// Bytes of memory of a process that are in RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
@@ -132,6 +163,19 @@ mod tests {
         assert_eq!(ticks(stat), Some(155));
         assert_eq!(ticks("7 (a) S 1"), None);
         assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn what_others_used_is_what_was_busy_without_what_is_known() {
+        let stat = |busy: u64, idle: u64| format!("cpu  {busy} 0 10 {idle} 5 0 0 0 7 0\ncpu0 1 2\n");
+        let machine = |busy, idle| Machine::of(&stat(busy, idle)).expect("it is well formed");
+        let ticks = rustix::param::clock_ticks_per_second();
+        let share = machine(6 * ticks, 14 * ticks).others_since(machine(0, 0), Duration::from_secs(1));
+        assert!((share - 0.25).abs() < 1e-9, "5 of 20 s: {share}");
+        assert_eq!(machine(1, 1).others_since(machine(0, 0), Duration::from_secs(9)), 0.0);
+        assert_eq!(Machine::of("cpu  1 2 3"), None);
+        assert_eq!(Machine::of(""), None);
+        assert!(Machine::read().is_some());
     }
 
     #[test]

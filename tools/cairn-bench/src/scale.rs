@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::reply;
 use crate::request::{Operation, Shape, Template};
 use crate::server::{Cpus, Place, Server, Spec};
-use crate::single::print_failures;
+use crate::single::{Others, print_failures};
 use crate::table::{Goal, Median, Table, Target, ms, short};
 
 /// Pairs in a page.
@@ -95,15 +95,16 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
     let cpus = cpus(plan.pinned)?;
     let mut progress = Progress::new();
     let mut failures = Failures::default();
+    let mut others = Others::default();
     let [left, right] = &plan.sides;
     let sides = [
-        measure(plan, left, cpus, &mut progress, &mut failures).await?,
-        measure(plan, right, cpus, &mut progress, &mut failures).await?,
+        measure(plan, left, cpus, &mut progress, &mut failures, &mut others).await?,
+        measure(plan, right, cpus, &mut progress, &mut failures, &mut others).await?,
     ];
     progress.clear();
     let goals = goals(&sides);
     if plan.json {
-        println!("{:#}", json(plan, &sides, &goals, &failures));
+        println!("{:#}", json(plan, &sides, &goals, &failures, others));
     } else {
         println!(
             "{} keys of {} bytes, values of {} bytes, memory after {} s idle, {} restarts{}",
@@ -114,7 +115,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
             plan.restarts,
             warning(&plan.dir)
         );
-        print!("{}", table(plan, &sides));
+        print!("{others}{}", table(plan, &sides));
         print_failures(&failures);
         goals.iter().for_each(|goal| println!("{goal}"));
     }
@@ -127,6 +128,7 @@ async fn measure(
     cpus: Cpus,
     progress: &mut Progress,
     failures: &mut Failures,
+    others: &mut Others,
 ) -> Result<Figures, String> {
     let name = &spec.name;
     progress.stage(format!("{name}, start"));
@@ -146,6 +148,7 @@ async fn measure(
     progress.stage(format!("{name}, load: "));
     let loaded = load::run(&load, progress).await?;
     failures.merge(&loaded.failures);
+    others.note(&loaded);
 
     progress.stage(format!("{name}, idle: "));
     idle(plan.idle, progress).await;
@@ -162,6 +165,7 @@ async fn measure(
         };
         let measured = load::run(&load, progress).await?;
         failures.merge(&measured.failures);
+        others.note(&measured);
         let series = measured.series.get(&operation);
         Ok::<f64, String>(series.map_or(f64::NAN, |series| ms(series.quantile(0.5))))
     };
@@ -259,7 +263,7 @@ fn table(plan: &Plan, sides: &[Figures; 2]) -> String {
     table.to_string()
 }
 
-fn json(plan: &Plan, sides: &[Figures; 2], goals: &[Goal], failures: &Failures) -> Value {
+fn json(plan: &Plan, sides: &[Figures; 2], goals: &[Goal], failures: &Failures, others: Others) -> Value {
     let side = |spec: &Spec, f: &Figures| {
         json!({
             "server": spec.name,
@@ -282,6 +286,7 @@ fn json(plan: &Plan, sides: &[Figures; 2], goals: &[Goal], failures: &Failures) 
         "left": side(&plan.sides[0], &sides[0]),
         "right": side(&plan.sides[1], &sides[1]),
         "goals": goals_json(goals),
+        "others_busy": others.most,
         "failed": failures.count,
         "failures": failures.reasons,
     })

@@ -4,6 +4,7 @@
 //! Owns      the commands put, get, get-serializable, txn, range and mixed.
 //! Never     starts or ends a server.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -61,7 +62,9 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
     if plan.json {
         println!("{:#}", json(plan, &load, &measured, &failures));
     } else {
-        print!("{}", text(plan, &measured));
+        let mut others = Others::default();
+        others.note(&measured);
+        print!("{others}{}", text(plan, &measured));
         print_failures(&failures);
     }
     Ok(failures.count == 0)
@@ -71,6 +74,36 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
 pub fn print_failures(failures: &Failures) {
     for (reason, count) in &failures.reasons {
         println!("failed {}: {reason}", whole(*count as f64));
+    }
+}
+
+/// How much of the machine's CPUs went to other work while this ran, at most.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Others {
+    /// A share; None before the first measurement.
+    pub most: Option<f64>,
+}
+
+impl Others {
+    /// From here on figures in wall-clock time are not to be trusted.
+    const DISTURB: f64 = 0.1;
+
+    pub fn note(&mut self, measured: &Measured) {
+        self.most = [self.most, measured.others].into_iter().flatten().reduce(f64::max);
+    }
+}
+
+/// A warning line, or nothing.
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.most {
+            Some(share) if share > Others::DISTURB => writeln!(
+                f,
+                "WARNING: other work took up to {:.0} % of the CPUs: trust CPU time, not throughput and latency",
+                share * 100.0
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -134,6 +167,7 @@ fn json(plan: &Plan, load: &Load, measured: &Measured, failures: &Failures) -> V
         "server_cpu_us": measured.server_cpu_us(),
         "client_cpu_us": measured.client_cpu_us(),
         "unsent": measured.unsent,
+        "others_busy": measured.others,
         "failed": failures.count,
         "failures": failures.reasons,
     })
@@ -185,6 +219,7 @@ mod tests {
             client_cpu: Duration::from_millis(10),
             failures: Failures { count: 3, reasons: BTreeMap::new() },
             unsent: 1234,
+            others: Some(0.5),
         };
         (plan, measured)
     }
@@ -200,6 +235,23 @@ mod tests {
             1,234 requests were due by --rate and not sent
         "#]]
         .assert_eq(&text(&plan, &measured));
+    }
+
+    #[test]
+    fn other_work_on_the_machine_is_told_once_it_disturbs() {
+        let (_, mut measured) = measured(&[]);
+        let mut others = Others::default();
+        measured.others = None;
+        others.note(&measured);
+        assert_eq!(others.to_string(), "");
+        measured.others = Some(0.07);
+        others.note(&measured);
+        assert_eq!(others.to_string(), "");
+        measured.others = Some(0.61);
+        others.note(&measured);
+        measured.others = Some(0.2);
+        others.note(&measured);
+        assert!(others.to_string().starts_with("WARNING: other work took up to 61 % of the CPUs"));
     }
 
     #[test]
