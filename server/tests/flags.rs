@@ -6,7 +6,6 @@ use cairn::config::{
     flags::{Class, FILE_ONLY, FLAGS, Flag, GATES, Kind},
     given::{Asked, Given, GivenError, Remark},
 };
-use cairn_core::AutoCompaction;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: &str = include_str!("../../tests/rules/flags.tsv");
