@@ -64,7 +64,7 @@ impl Db {
         if checkpointer.building.is_some() {
             return Ok(0);
         }
-        let before = checkpointer.space.file_pages();
+        let before = checkpointer.space.len_pages();
         let after = checkpointer.space.end().next_multiple_of(CUT_PAGES);
         if after >= before {
             return Ok(0);

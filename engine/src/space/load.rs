@@ -76,6 +76,7 @@ pub(crate) fn load(
     let mut space = Space::new(uuid);
     // Room that no slot vouches for is asked for again, unless an unknown checkpoint may have used it.
     space.file_pages = if before.is_some() { span.max(super::FIRST_DATA) } else { file_pages };
+    space.len_pages = file_pages;
     for (region, versions) in all.iter().enumerate().take(regions(space.file_pages) as usize) {
         let used = used.get(region).cloned().unwrap_or_else(Bits::new);
         let version = versions.last().map(|(version, _)| version.clone());

@@ -43,8 +43,10 @@ pub(crate) struct Space {
     uuid: u64,
     regions: Vec<Region>,
     pending: Pending,
-    /// Pages that the file has room for.
+    /// Pages that are surely there to be written.
     file_pages: u64,
+    /// Pages that the file is long. After a crash it may be longer than what is sure.
+    len_pages: u64,
     free_pages: u64,
     used_pages: u64,
     /// Extents that the checkpoint being built holds, start and length.
@@ -78,6 +80,7 @@ impl Space {
             regions: Vec::new(),
             pending: Pending::default(),
             file_pages: 0,
+            len_pages: 0,
             free_pages: 0,
             used_pages: 0,
             taken: BTreeMap::new(),
@@ -89,9 +92,14 @@ impl Space {
         self.file_pages
     }
 
+    /// Pages that the file is long.
+    pub(crate) fn len_pages(&self) -> u64 {
+        self.len_pages
+    }
+
     pub(crate) fn stats(&self) -> SpaceStats {
         SpaceStats {
-            file: self.file_pages,
+            file: self.len_pages,
             free: self.free_pages,
             used: self.used_pages,
             pending: self.pending.pages(),
@@ -134,6 +142,7 @@ impl Space {
     pub(crate) fn grow(&mut self, file_pages: u64) {
         let before = self.file_pages;
         self.file_pages = file_pages.max(before);
+        self.len_pages = self.len_pages.max(self.file_pages);
         for region in 0..regions(self.file_pages) {
             if region as usize == self.regions.len() {
                 let (used, free) = (Bits::new(), FreeExtents::default());
@@ -230,6 +239,10 @@ impl Space {
     /// The file was cut to `file_pages`, which [`end`](Space::end) allows.
     pub(crate) fn truncate(&mut self, file_pages: u64) {
         assert!(file_pages >= self.end(), "the file is cut at {file_pages}, below what is used");
+        self.len_pages = file_pages;
+        if file_pages >= self.file_pages {
+            return;
+        }
         let keep = regions(file_pages) as usize;
         for region in self.regions.drain(keep.min(self.regions.len())..) {
             self.free_pages -= region.free.iter().map(|(_, n)| n).sum::<u64>();

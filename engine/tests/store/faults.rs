@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_engine::io::{OpenHow, Vfs};
+use cairn_engine::io::{Budget, OpenHow, Progress, Vfs};
 use cairn_engine::sim::{Explorer, Fault, Limits, SimVfs, SplitMix};
 use cairn_engine::{Db, Error};
 
@@ -122,4 +122,29 @@ fn creation_keeps_what_is_there_and_opening_needs_it() {
     assert!(matches!(Db::open(dir, SCHEMA, tiny(Arc::new(empty.clone()))).map(drop), Err(Error::Io(_))));
     empty.open(&dir.join("engine.db.tmp"), OpenHow::CreateNew).expect("what a crash in creation left");
     create(Arc::new(empty), dir).expect("creation begins anew");
+}
+
+#[test]
+fn what_a_lost_checkpoint_grew_the_file_by_is_given_back() {
+    let disk = SimVfs::new();
+    let (db, _) = store(&disk, 3);
+    db.checkpoint().expect("makes a checkpoint");
+    db.confirm().expect("syncs");
+    let before = db.stats().file_bytes;
+    for index in 4..60 {
+        Commit::new(SEED, index, true).run(&db, true).expect("commits");
+    }
+    db.freeze().expect("freezes");
+    assert_eq!(db.checkpoint_step(Budget::bytes(1)).expect("goes on"), Progress::More);
+    assert!(db.stats().file_bytes > before);
+    drop(db);
+    let (db, _) = Db::open(Path::new("/member"), SCHEMA, tiny(Arc::new(disk.clone()))).expect("opens");
+    let grown = db.stats().file_bytes;
+    assert!(grown > before, "the file is as long as it was");
+    let cut = db.shrink().expect("cuts");
+    let len = disk.contents(Path::new("/member/engine.db")).expect("is there").len() as u64;
+    assert!(cut > 0 && db.stats().file_bytes == len && len == grown - cut);
+    Commit::new(SEED, 4, true).run(&db, true).expect("commits");
+    db.checkpoint().expect("makes a checkpoint");
+    db.verify().expect("whole");
 }
