@@ -341,7 +341,7 @@ impl Generator {
         let revision = if revision == 0 && self.compacted < 0 { -1 } else { revision };
         let physical = self.chance(60);
         let compact = |physical| Request::Compact(CompactionRequest { revision, physical });
-        if revision <= self.compacted.max(1) || revision > self.now {
+        if revision <= self.compacted.max(0) || revision > self.now {
             return compact(physical);
         }
         let everything = Bytes::from_static(b"\0");
