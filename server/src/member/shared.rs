@@ -172,12 +172,21 @@ impl Shared {
         self.raft.committed.load(Ordering::Acquire) > self.raft.applied_index.load(Ordering::Acquire)
     }
 
-    /// Takes the size that the quota counts from the store's figures: pages in use, pages that later
-    /// checkpoints give back, and what is not in the file yet.
+    /// Raises the size that the quota counts to what the store needs now: pages in use, pages that later
+    /// checkpoints give back, and what is not in the file yet. It is a high-water mark (QU-5, QU-6): what
+    /// became reusable below it still counts, and only [`lower_db_size`](Shared::lower_db_size) lowers it.
     pub fn update_db_size(&self) {
+        self.db_size.fetch_max(self.needed_bytes(), Ordering::Relaxed);
+    }
+
+    /// After a defragmentation: nothing is left to be reused.
+    pub fn lower_db_size(&self) {
+        self.db_size.store(self.needed_bytes(), Ordering::Relaxed);
+    }
+
+    fn needed_bytes(&self) -> u64 {
         let stats = self.db.stats();
-        let size = stats.used_bytes + stats.pending_bytes + stats.overlay_bytes;
-        self.db_size.store(size, Ordering::Relaxed);
+        stats.used_bytes + stats.pending_bytes + stats.overlay_bytes
     }
 
     /// Sends a request of the member itself through the log.

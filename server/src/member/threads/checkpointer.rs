@@ -95,6 +95,6 @@ fn give_back(shared: &Shared) -> Result<(), Error> {
         shared.db.confirm()?;
     }
     shared.db.shrink()?;
-    shared.update_db_size();
+    shared.lower_db_size();
     Ok(())
 }
