@@ -120,6 +120,8 @@ pub(crate) struct Checkpointer {
     pub(crate) confirmed: u64,
     /// Checkpoints without entries made in a row.
     pub(crate) empty_in_a_row: u32,
+    /// No hole is punched before this, in the owner's time: the file system could not.
+    pub(crate) punch_from_ms: u64,
 }
 
 impl Checkpointer {

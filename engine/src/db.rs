@@ -266,11 +266,13 @@ impl Db {
             free_bytes: bytes(figures.space.free),
             pending_bytes: bytes(figures.space.pending),
             pinned_bytes: bytes(figures.space.pinned),
+            hole_bytes: bytes(figures.space.holes),
             syncs: read(&counters.syncs),
             bytes_written: read(&counters.bytes_written),
             extents_read: read(&counters.extents_read),
             pages_verified: read(&counters.pages_verified),
             extents_allocated: read(&counters.extents_allocated),
+            bytes_punched: read(&counters.bytes_punched),
         }
     }
 

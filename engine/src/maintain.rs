@@ -3,15 +3,19 @@
 //!
 //! Owns      what an owner asks for beside reads, writes and checkpoints.
 //! Holds     1. a purge is worked off by the checkpoints after the commit it names, so many bytes at a time;
-//!           2. the file is cut only where neither a checkpoint that a crash could bring back nor a reader
+//!           2. the file is cut and punched only where neither a checkpoint that a crash could bring back nor a reader
 //!              has a page.
 //! Never     runs by itself.
 
+use crate::checkpoint::Checkpointer;
 use crate::db::Db;
 use crate::error::{Corruption, Result};
 use crate::fold::{Purge, PurgeRequest};
+use crate::io::{Budget, Progress};
+use crate::options::Options;
 use crate::page::PAGE_BYTES;
 use crate::schema::{TreeDef, TreeKind};
+use crate::space::HoleRule;
 use crate::tree::{self, TreeStats};
 use crate::view::Seq;
 
@@ -28,6 +32,30 @@ pub struct Verified {
     pub trees: Vec<TreeStats>,
     /// Pages that the trees reach, which are the pages that the space map has as used.
     pub pages: u64,
+}
+
+impl Checkpointer {
+    fn punch(&mut self, options: &Options, now_ms: u64, budget: Budget) -> Result<Progress> {
+        self.file.healthy()?;
+        if now_ms < self.punch_from_ms {
+            return Ok(Progress::Done);
+        }
+        let pages = options.punch_bytes.div_ceil(PAGE_BYTES as u64).max(1);
+        let rule = HoleRule { pages, after_ms: options.punch_after_ms };
+        let mut left = budget.bytes;
+        while let Some((start, n)) = self.space.next_hole(now_ms, rule) {
+            if left == 0 {
+                return Ok(Progress::More);
+            }
+            if !self.file.punch(start, n)? {
+                self.punch_from_ms = now_ms + options.punch_after_ms;
+                break;
+            }
+            self.space.punched(start, n);
+            left = left.saturating_sub(n * PAGE_BYTES as u64);
+        }
+        Ok(Progress::Done)
+    }
 }
 
 impl Db {
@@ -53,6 +81,20 @@ impl Db {
         let state = inner.published();
         let idle = state.frozen.is_none() && state.seq == inner.frozen_seq();
         idle && (inner.purge_ready(state.seq) || inner.is_untidy())
+    }
+
+    /// Gives free extents that stayed so for [`Options::punch_after_ms`](crate::Options::punch_after_ms) back to
+    /// the file system, until about `budget` is given back. A file system that cannot do so is asked again
+    /// after that time.
+    ///
+    /// # Errors
+    /// A failed call is final, as a failed write is.
+    pub fn punch(&self, now_ms: u64, budget: Budget) -> Result<Progress> {
+        let inner = self.inner();
+        let mut checkpointer = inner.checkpointer();
+        let progress = checkpointer.punch(inner.options(), now_ms, budget);
+        inner.set_figures(&checkpointer);
+        progress
     }
 
     /// Gives the free tail of the file back to the file system. Answers the bytes; none while a checkpoint

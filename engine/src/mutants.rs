@@ -21,6 +21,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),
     ("extent-reused-one-checkpoint-early", "a freed extent is written again one checkpoint too early"),
     ("readers-not-asked", "a freed extent is written again under a reader"),
+    ("punch-early", "a hole is punched in pages that only later checkpoints give back"),
+    ("hole-not-reserved", "a hole is written to without asking for room first"),
     ("bitmap-in-place", "a region's bitmap is written over the version before it"),
     ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
     ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),

@@ -39,6 +39,10 @@ pub struct Options {
     pub tidy_bytes: u64,
     /// Most bytes that purges rewrite in one checkpoint; the rest waits for the next.
     pub purge_bytes: u64,
+    /// Free extents of this size are given back to the file system, which keeps the length of the file.
+    pub punch_bytes: u64,
+    /// Once they stayed free for so long.
+    pub punch_after_ms: u64,
     /// Most bytes of content in a leaf or a branch, whatever its tree says: small ones make deep trees of
     /// few entries.
     pub node_bytes_max: usize,
@@ -80,6 +84,8 @@ impl Default for Options {
             growth: Growth { first_bytes: 1 << 20, step_bytes: 64 << 20, step_bytes_max: 1 << 30 },
             tidy_bytes: 16 << 20,
             purge_bytes: 16 << 20,
+            punch_bytes: 1 << 20,
+            punch_after_ms: 60_000,
             node_bytes_max: usize::MAX,
         }
     }

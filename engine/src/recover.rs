@@ -198,6 +198,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         written: ring.written(chosen.seq, superblock.uuid),
         confirmed: chosen.seq,
         empty_in_a_row: 0,
+        punch_from_ms: 0,
     };
     Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered })
 }

@@ -26,6 +26,8 @@ pub struct Stats {
     pub free_bytes: u64,
     pub pending_bytes: u64,
     pub pinned_bytes: u64,
+    /// Those of the free bytes that the file system has back: the file is that much smaller on the disk.
+    pub hole_bytes: u64,
     pub syncs: u64,
     pub bytes_written: u64,
     /// Nodes and blobs opened.
@@ -33,4 +35,5 @@ pub struct Stats {
     /// Pages whose checksum was computed.
     pub pages_verified: u64,
     pub extents_allocated: u64,
+    pub bytes_punched: u64,
 }

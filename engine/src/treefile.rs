@@ -7,7 +7,7 @@
 //!           2. a page's verified bit is cleared before the page is written, never after.
 //! Never     knows which page is what.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,7 @@ pub(crate) struct Counters {
     pub(crate) pages_verified: AtomicU64,
     pub(crate) extents_allocated: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) bytes_punched: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64, n: u64) {
@@ -123,6 +124,20 @@ impl TreeFile {
                     Err(other)
                 }
             },
+        }
+    }
+
+    /// Gives pages back to the file system. `false` where it cannot, or has no room to note that it did.
+    pub(crate) fn punch(&self, first: u64, n: u64) -> Result<bool> {
+        self.healthy()?;
+        let (offset, bytes) = (first * PAGE_BYTES as u64, n * PAGE_BYTES as u64);
+        match self.file.punch(offset, bytes) {
+            Ok(()) => {
+                count(&self.counters.bytes_punched, bytes);
+                Ok(true)
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::StorageFull) => Ok(false),
+            Err(source) => Err(self.fatal("punch", Some(offset), source)),
         }
     }
 

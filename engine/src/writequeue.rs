@@ -104,11 +104,18 @@ impl Sink<'_> {
 impl PageSink for Sink<'_> {
     fn allocate(&mut self, npages: u32) -> Result<PageId> {
         count(&self.file.counters.extents_allocated, 1);
-        if let Some(page) = self.space.take(npages.into()) {
-            return Ok(page);
+        let page = match self.space.take(npages.into()) {
+            Some(page) => page,
+            None => {
+                self.grow(npages.into())?;
+                self.space.take(npages.into()).expect("the file grew by what is needed")
+            }
+        };
+        if let Some((from, to)) = self.space.unreserved(page, npages.into()) {
+            self.file.reserve(from, to)?;
+            self.space.reserved(from, to);
         }
-        self.grow(npages.into())?;
-        Ok(self.space.take(npages.into()).expect("the file grew by what is needed"))
+        Ok(page)
     }
 
     fn write(&mut self, first: PageId, bytes: Vec<u8>) -> Result<()> {

@@ -59,6 +59,7 @@ struct State {
     armed: Option<(Fault, u64)>,
     fired: bool,
     sync_failed: bool,
+    punch_refused: bool,
     /// Calls made, for each fault in `Fault::ALL`.
     matching: [u64; Fault::ALL.len()],
     counters: Counters,
@@ -121,6 +122,7 @@ impl SimVfs {
             acked: state.acked,
             submitted: state.submitted,
             stale: state.stale.clone(),
+            punch_refused: state.punch_refused,
             ..State::default()
         })))
     }
@@ -201,6 +203,11 @@ impl SimVfs {
         let mut state = self.state();
         state.armed = Some((fault, nth));
         state.fired = false;
+    }
+
+    /// From now on this is a file system that punches no holes.
+    pub fn refuse_punch(&self) {
+        self.state().punch_refused = true;
     }
 
     /// True once the armed fault has happened.
@@ -458,7 +465,10 @@ impl SimFile {
         self.writable()?;
         let mut state = self.disk.state();
         state.enter_or_fail(Call::Resize)?;
-        state.change(change);
+        // Room inside the file changes nothing that a crash could take away.
+        if !matches!(change, Change::Allocate { ino, end } if end <= state.cache.files[&ino].len()) {
+            state.change(change);
+        }
         Ok(())
     }
 }
@@ -516,6 +526,9 @@ impl VFile for SimFile {
     }
 
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if self.disk.state().punch_refused {
+            return Err(ErrorKind::Unsupported.into());
+        }
         self.resize(Change::Punch { ino: self.ino, offset, bytes })
     }
 

@@ -58,24 +58,31 @@ impl Bits {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// Marks `n` pages from `at` as used. `false` if any of them was already.
-    pub(crate) fn set(&mut self, at: u64, n: u64) -> bool {
-        let mut fresh = true;
+    /// Sets the bits of `n` pages from `at`. Answers how many were not.
+    pub(crate) fn set(&mut self, at: u64, n: u64) -> u64 {
+        let mut fresh = 0;
         for_words(at, n, |word, mask| {
-            fresh &= self.0[word] & mask == 0;
+            fresh += u64::from((mask & !self.0[word]).count_ones());
             self.0[word] |= mask;
         });
         fresh
     }
 
-    /// Marks `n` pages from `at` as free. `false` if any of them was already.
-    pub(crate) fn clear(&mut self, at: u64, n: u64) -> bool {
-        let mut used = true;
+    /// Clears the bits of `n` pages from `at`. Answers how many were set.
+    pub(crate) fn clear(&mut self, at: u64, n: u64) -> u64 {
+        let mut used = 0;
         for_words(at, n, |word, mask| {
-            used &= self.0[word] & mask == mask;
+            used += u64::from((mask & self.0[word]).count_ones());
             self.0[word] &= !mask;
         });
         used
+    }
+
+    /// Whether all of `n` pages from `at` are set.
+    pub(crate) fn all(&self, at: u64, n: u64) -> bool {
+        let mut all = true;
+        for_words(at, n, |word, mask| all &= self.0[word] & mask == mask);
+        all
     }
 
     /// Pages used here and not in `other`.
@@ -83,6 +90,15 @@ impl Bits {
         let mut out = self.clone();
         for (word, taken) in out.0.iter_mut().zip(other.0.iter()) {
             *word &= !taken;
+        }
+        out
+    }
+
+    /// Pages used here and in `other`.
+    pub(crate) fn within(&self, other: &Bits) -> Bits {
+        let mut out = self.clone();
+        for (word, kept) in out.0.iter_mut().zip(other.0.iter()) {
+            *word &= kept;
         }
         out
     }
@@ -196,12 +212,13 @@ mod tests {
     #[test]
     fn setting_and_clearing_notice_what_was_so_already() {
         let mut bits = Bits::new();
-        assert!(bits.set(60, 200));
-        assert!(!bits.set(259, 1), "used already");
-        assert!(bits.clear(60, 100));
-        assert!(!bits.clear(150, 20), "partly free already");
-        assert_eq!(bits.count(), 90);
-        assert_eq!(bits.end(), 260);
+        assert_eq!(bits.set(60, 200), 200);
+        assert_eq!(bits.set(259, 2), 1, "one is used already");
+        assert!(bits.all(60, 201) && !bits.all(60, 202) && !bits.all(59, 2));
+        assert_eq!(bits.clear(60, 101), 101);
+        assert_eq!(bits.clear(150, 20), 9, "partly free already");
+        assert_eq!(bits.count(), 91);
+        assert_eq!(bits.end(), 261);
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl FreeExtents {
         dropped
     }
 
+    /// Extents of `n` pages or more.
+    pub(crate) fn at_least(&self, n: u64) -> impl Iterator<Item = (u64, u64)> {
+        self.by_size.range((n, 0)..).map(|(size, start)| (*start, *size))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.by_start.iter().map(|(start, n)| (*start, *n))
     }

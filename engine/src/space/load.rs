@@ -9,7 +9,6 @@
 //! Never     believes a map that the slot's digest does not confirm.
 
 use super::bitmap::{self, Bits, REGION_PAGES, TURNS, Version, first_data, regions};
-use super::extents::FreeExtents;
 use super::pending::{Dead, Pending};
 use super::{Region, Space, digest};
 use crate::error::Result;
@@ -81,7 +80,7 @@ pub(crate) fn load(
         let used = used.get(region).cloned().unwrap_or_else(Bits::new);
         let version = versions.last().map(|(version, _)| version.clone());
         space.used_pages += used.count();
-        space.regions.push(Region { used, free: FreeExtents::default(), version, dirty: rebuilt });
+        space.regions.push(Region { used, version, dirty: rebuilt, ..Region::new() });
     }
     let pending = pending(&space, chosen, before);
     add_free(&mut space, &pending);

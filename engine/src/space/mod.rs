@@ -10,6 +10,7 @@
 
 mod bitmap;
 mod extents;
+mod holes;
 mod load;
 mod pending;
 
@@ -18,23 +19,37 @@ use std::collections::BTreeMap;
 pub(crate) use bitmap::FIRST_DATA;
 use bitmap::{Bits, REGION_PAGES, Version, first_data, regions};
 use extents::FreeExtents;
+use holes::Backing;
+pub(crate) use holes::HoleRule;
 pub(crate) use load::{Loaded, Previous, load};
 use pending::{Dead, Pending};
 
+use crate::mutants::planted;
 use crate::page::PageId;
 
 /// The largest extent there can be: what a region has beside its bitmaps.
 pub(crate) const EXTENT_PAGES_MAX: u64 = REGION_PAGES - FIRST_DATA;
+
+/// Regions that are looked at for holes at a time.
+const HOLE_REGIONS_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Region {
     /// What the newest checkpoint uses.
     used: Bits,
     free: FreeExtents,
+    backing: Backing,
     /// The version on disk of the newest checkpoint; `None` if no checkpoint ever used the region.
     version: Option<Version>,
     /// `used` differs from `version`.
     dirty: bool,
+}
+
+impl Region {
+    fn new() -> Self {
+        let (used, free, backing) = (Bits::new(), FreeExtents::default(), Backing::new());
+        Self { used, free, backing, version: None, dirty: false }
+    }
 }
 
 /// The space of one tree file.
@@ -49,6 +64,9 @@ pub(crate) struct Space {
     len_pages: u64,
     free_pages: u64,
     used_pages: u64,
+    hole_pages: u64,
+    /// The region that is looked at next for holes to punch.
+    hole_at: usize,
     /// Extents that the checkpoint being built holds, start and length.
     taken: BTreeMap<u64, u64>,
     /// Extents of older checkpoints that it no longer reaches: start, length, birth.
@@ -63,6 +81,7 @@ pub(crate) struct SpaceStats {
     pub(crate) used: u64,
     pub(crate) pending: u64,
     pub(crate) pinned: u64,
+    pub(crate) holes: u64,
 }
 
 /// A version of a bitmap that has to be written.
@@ -83,6 +102,8 @@ impl Space {
             len_pages: 0,
             free_pages: 0,
             used_pages: 0,
+            hole_pages: 0,
+            hole_at: 0,
             taken: BTreeMap::new(),
             released: Vec::new(),
         }
@@ -104,6 +125,7 @@ impl Space {
             used: self.used_pages,
             pending: self.pending.pages(),
             pinned: self.pending.pinned_pages(),
+            holes: self.hole_pages,
         }
     }
 
@@ -126,6 +148,48 @@ impl Space {
         Some(PageId::new(start))
     }
 
+    /// What has to be reserved before an extent just taken is written: first page and end, if anything has to.
+    pub(crate) fn unreserved(&mut self, first: PageId, n: u64) -> Option<(u64, u64)> {
+        let (i, at) = locate(first.get());
+        let start = i as u64 * REGION_PAGES;
+        let end = (self.file_pages - start).min(REGION_PAGES);
+        let upto = self.regions[i].backing.take(at, n, end)?;
+        Some((first.get(), start + upto))
+    }
+
+    /// There is room now for the pages from `from` to `to`, which are of one region.
+    pub(crate) fn reserved(&mut self, from: u64, to: u64) {
+        let (i, at) = locate(from);
+        self.hole_pages -= self.regions[i].backing.reserve(at, to - from);
+    }
+
+    /// Start and length of free pages that the file system should have back. Looks at a few regions, and goes
+    /// on with the next ones the next time; `None` if they have nothing for it.
+    pub(crate) fn next_hole(&mut self, now_ms: u64, rule: HoleRule) -> Option<(u64, u64)> {
+        if planted("punch-early") {
+            let whole = |dead: &&Dead| {
+                let (i, at) = locate(dead.start);
+                !self.regions[i].backing.is_hole(at)
+            };
+            return self.pending.iter().find(whole).map(|dead| (dead.start, dead.n));
+        }
+        for _ in 0..HOLE_REGIONS_MAX.min(self.regions.len()) {
+            self.hole_at %= self.regions.len();
+            let Region { free, backing, .. } = &mut self.regions[self.hole_at];
+            if let Some((start, n)) = backing.next(free, now_ms, rule) {
+                return Some((self.hole_at as u64 * REGION_PAGES + start, n));
+            }
+            self.hole_at += 1;
+        }
+        None
+    }
+
+    /// Pages that [`next_hole`](Space::next_hole) named were punched.
+    pub(crate) fn punched(&mut self, start: u64, n: u64) {
+        let (i, at) = locate(start);
+        self.hole_pages += self.regions[i].backing.punch(at, n);
+    }
+
     /// Lets go of an extent. `true` if the checkpoint being built had taken it itself, so that whatever is
     /// still to be written there no longer is.
     pub(crate) fn release(&mut self, first: PageId, n: u64, birth: u64) -> bool {
@@ -138,19 +202,19 @@ impl Space {
         false
     }
 
-    /// The file now has room for `file_pages`.
+    /// The file now has room for `file_pages`, and all of what it did not have before is reserved.
     pub(crate) fn grow(&mut self, file_pages: u64) {
         let before = self.file_pages;
         self.file_pages = file_pages.max(before);
         self.len_pages = self.len_pages.max(self.file_pages);
         for region in 0..regions(self.file_pages) {
             if region as usize == self.regions.len() {
-                let (used, free) = (Bits::new(), FreeExtents::default());
-                self.regions.push(Region { used, free, version: None, dirty: false });
+                self.regions.push(Region::new());
             }
             let start = first_data(region).max(before);
             let end = self.file_pages.min((region + 1) * REGION_PAGES);
             if start < end {
+                self.reserved(start, end);
                 self.give_back(start, end - start);
             }
         }
@@ -179,14 +243,14 @@ impl Space {
         for (start, n) in std::mem::take(&mut self.taken) {
             let (region, at) = locate(start);
             let region = &mut self.regions[region];
-            assert!(region.used.set(at, n), "pages {start}+{n} are used already");
+            assert!(region.used.set(at, n) == n, "pages {start}+{n} are used already");
             region.dirty = true;
             self.used_pages += n;
         }
         for (start, n, birth) in std::mem::take(&mut self.released) {
             let (region, at) = locate(start);
             let region = &mut self.regions[region];
-            assert!(region.used.clear(at, n), "pages {start}+{n} are not used");
+            assert!(region.used.clear(at, n) == n, "pages {start}+{n} are not used");
             region.dirty = true;
             self.used_pages -= n;
             self.pending.add(Dead { start, n, birth, death: seq });
@@ -195,7 +259,7 @@ impl Space {
         for (i, region) in self.regions.iter_mut().enumerate().filter(|(_, r)| r.dirty) {
             let turn = match &region.version {
                 None => 0,
-                Some(version) if crate::mutants::planted("bitmap-in-place") => version.turn,
+                Some(version) if planted("bitmap-in-place") => version.turn,
                 Some(version) => (version.turn + 1) % bitmap::TURNS,
             };
             let (bytes, crc) = bitmap::encode(&region.used, self.uuid, i as u64, seq);
@@ -246,10 +310,12 @@ impl Space {
         let keep = regions(file_pages) as usize;
         for region in self.regions.drain(keep.min(self.regions.len())..) {
             self.free_pages -= region.free.iter().map(|(_, n)| n).sum::<u64>();
+            self.hole_pages -= region.backing.hole_pages();
         }
         if let Some(region) = self.regions.last_mut() {
             let start = (keep as u64 - 1) * REGION_PAGES;
             self.free_pages -= region.free.truncate(file_pages - start);
+            self.hole_pages -= region.backing.truncate(file_pages - start);
         }
         self.file_pages = file_pages;
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use cairn_engine::io::{Budget, OpenHow, Progress, Vfs};
 use cairn_engine::sim::{Explorer, Fault, Limits, SimVfs, SplitMix};
-use cairn_engine::{Db, Error};
+use cairn_engine::{Db, Error, PurgeRequest};
 
-use crate::model::{Commit, Model, SCHEMA, create, runs, tiny};
+use crate::model::{Commit, LOG, Model, SCHEMA, create, key, runs, tiny};
 use crate::pair::{History, Pair};
 
 const SEED: u64 = 5;
-const SCRIPT: &str = "w3 c w2 c r w2 f s y w2 p r";
+const SCRIPT: &str = "w3 c w2 c r w2 f s y w2 p r u2 w1 c";
 
 #[test]
 fn every_fault_at_every_call_of_a_short_life_loses_nothing() {
@@ -69,6 +69,54 @@ fn a_full_disk_ends_the_checkpoint_and_not_the_store() {
             disk.arm(Fault::NoSpace, u64::MAX);
         }
     }
+    db.verify().expect("whole");
+    model.check(&db.view(), &mut SplitMix::new(1)).expect("equal");
+}
+
+/// A store of which much is free and punched, and its commits.
+fn punched(disk: &SimVfs) -> (Db, Model) {
+    let (db, mut model) = store(disk, 40);
+    let all = PurgeRequest::Below(key(u64::MAX, 0));
+    model.maybe_gone = model.log.keys().cloned().collect();
+    db.purge(&LOG, all, db.view().seq());
+    for _ in 0..30 {
+        db.checkpoint().expect("makes a checkpoint");
+        let commit = Commit::new(SEED, model.applied + 1, false);
+        commit.run(&db, true).expect("commits");
+        model.apply(&commit);
+    }
+    for now_ms in 0..2 {
+        assert_eq!(db.punch(now_ms, Budget::UNBOUNDED).expect("punches"), Progress::Done);
+    }
+    (db, model)
+}
+
+#[test]
+pub fn a_full_disk_shows_before_a_hole_is_written() {
+    let disk = SimVfs::new();
+    let (db, mut model) = punched(&disk);
+    let stats = db.stats();
+    assert!(stats.hole_bytes > stats.file_bytes / 4 && stats.bytes_punched == stats.hole_bytes, "{stats:?}");
+    for index in model.applied + 1..model.applied + 20 {
+        let commit = Commit::new(SEED, index, true);
+        commit.run(&db, true).expect("commits");
+        model.apply(&commit);
+    }
+    disk.arm(Fault::NoSpace, 1);
+    let error = db.checkpoint().expect_err("the disk is full");
+    assert!(disk.fault_fired() && matches!(error, Error::NoSpace { .. }), "{error}");
+    db.checkpoint().expect("there is room again");
+    assert!(db.stats().hole_bytes < stats.hole_bytes, "some of it is in use again");
+    db.verify().expect("whole");
+    model.check(&db.view(), &mut SplitMix::new(1)).expect("equal");
+}
+
+#[test]
+fn a_file_system_without_holes_is_left_alone() {
+    let disk = SimVfs::new();
+    disk.refuse_punch();
+    let (db, model) = punched(&disk);
+    assert_eq!((db.stats().hole_bytes, db.stats().bytes_punched), (0, 0));
     db.verify().expect("whole");
     model.check(&db.view(), &mut SplitMix::new(1)).expect("equal");
 }

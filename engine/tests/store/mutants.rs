@@ -17,6 +17,8 @@ const CAUGHT_BY: &[(&str, Search)] = &[
     ("checkpoint-without-sync", power_loss),
     ("extent-reused-one-checkpoint-early", power_loss_and_rot),
     ("readers-not-asked", histories),
+    ("punch-early", power_loss_and_rot),
+    ("hole-not-reserved", full_disk),
     ("bitmap-in-place", power_loss_and_rot),
     ("rejected-slot-kept", refused_slot),
     ("log-released-one-checkpoint-early", power_loss_and_rot),
@@ -49,6 +51,11 @@ fn power_loss_and_rot() -> Result<(), String> {
 
 fn failing_calls() -> Result<(), String> {
     faults::after_a_failed_write_every_writing_call_is_refused_and_reading_goes_on();
+    Ok(())
+}
+
+fn full_disk() -> Result<(), String> {
+    faults::a_full_disk_shows_before_a_hole_is_written();
     Ok(())
 }
 

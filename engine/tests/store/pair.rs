@@ -31,6 +31,7 @@ pub struct Pair {
     last: u64,
     /// Keys below this may be purged.
     purged_below: u64,
+    now_ms: u64,
 }
 
 fn wal_options(disk: &SimVfs, salt_seed: u64) -> WalOptions {
@@ -55,7 +56,7 @@ impl Pair {
         let db = Db::create(Path::new(DIR), SCHEMA, INSTALL, tiny(Arc::new(disk.clone())))?;
         db.log_durable(0);
         disk.ack(1);
-        Ok(Pair { db, wal, seed, last: 0, purged_below: 0 })
+        Ok(Pair { db, wal, seed, last: 0, purged_below: 0, now_ms: 0 })
     }
 
     /// Opens both and replays what the log has beyond the store.
@@ -87,7 +88,7 @@ impl Pair {
         if last != replay.last_index.max(applied) {
             return Err(format!("replay ended at {last}, the log at {}", replay.last_index));
         }
-        Ok(Pair { db, wal, seed, last, purged_below: 0 })
+        Ok(Pair { db, wal, seed, last, purged_below: 0, now_ms: 0 })
     }
 
     /// One commit, acknowledged.
@@ -119,7 +120,7 @@ impl Pair {
 
     /// Runs a script of words: `w` commits once (`w5` five times), `b` commits with a large entry, `c` makes
     /// a checkpoint at once, `f` freezes, `s` goes on step by step, `y` confirms, `p` purges half of the log
-    /// tree, `t` tidies, `h` shrinks, `r` releases the log, `o` opens anew.
+    /// tree, `t` tidies, `h` shrinks, `u` punches what is free, `r` releases the log, `o` opens anew.
     pub fn run(mut self, disk: &SimVfs, script: &str) -> Result<Pair, Error> {
         for (nth, word) in script.split_whitespace().enumerate() {
             let (what, times) = word.split_at(1);
@@ -165,6 +166,11 @@ impl Pair {
                     "h" => {
                         disk.phase("shrink");
                         self.db.shrink()?;
+                    }
+                    "u" => {
+                        disk.phase("punch");
+                        self.now_ms += 1;
+                        while self.db.punch(self.now_ms, Budget::bytes(1))? == Progress::More {}
                     }
                     "r" => {
                         disk.phase("release");

@@ -62,6 +62,9 @@ fn work(shared: &Shared, wanted: bool) -> Result<(), Error> {
     if wanted || shared.db.checkpoint_due(shared.now_ms()).is_some() || shared.db.tidy_due() {
         checkpoint(shared)?;
     }
+    if let Progress::More = shared.db.punch(shared.now_ms(), STEP)? {
+        shared.checkpointer.extend([CheckpointMessage::Look]);
+    }
     Ok(())
 }
 
