@@ -286,6 +286,6 @@ pub async fn raw_call(
     let (head, body) = sender.send_request(request).await.expect("answered").into_parts();
     let trailers = body.collect().await.expect("whole").trailers().cloned();
     let ended = trailers.unwrap_or(head.headers);
-    let text = |name: &str| ended.get(name).map_or("", |value| value.to_str().expect("text")).to_owned();
-    (text("grpc-status").parse().expect("a code"), text("grpc-message"))
+    let status = tonic::Status::from_header_map(&ended).expect("a status");
+    (status.code() as u32, status.message().to_owned())
 }

@@ -182,11 +182,14 @@ fn lost(error: h2::Error) -> CallError {
 }
 
 fn status(headers: &HeaderMap, http: http::StatusCode) -> CallError {
-    let text =
-        |name| headers.get(name).map(|v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    CallError::Status {
-        code: text("grpc-status").unwrap_or_else(|| format!("missing (HTTP {})", http.as_u16())),
-        message: text("grpc-message").unwrap_or_default(),
+    match tonic::Status::from_header_map(headers) {
+        Some(status) => CallError::Status {
+            code: (status.code() as i32).to_string(),
+            message: status.message().to_owned(),
+        },
+        None => {
+            CallError::Status { code: format!("missing (HTTP {})", http.as_u16()), message: String::new() }
+        }
     }
 }
 

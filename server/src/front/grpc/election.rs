@@ -6,16 +6,13 @@
 //! Never     keeps state: the candidates are in the store, where every client sees them.
 
 use super::{
-    message::{Encoding, Messages, framed},
+    message::Messages,
     session::{
         Place, created_at, end_of_prefix, first_created, get, key_of, lease_of, op, pair, pair_of, prefix_of,
     },
     status::Status,
 };
-use crate::{
-    front::body::MessageStream,
-    member::{Member, WatchStream},
-};
+use crate::member::{Member, WatchStream};
 use bytes::Bytes;
 use cairn_proto::{
     errors,
@@ -27,7 +24,7 @@ use cairn_proto::{
         ResignRequest, ResignResponse,
     },
 };
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use prost::Message as _;
 use std::collections::VecDeque;
 
@@ -114,23 +111,22 @@ pub async fn leader(member: &Member, request: LeaderRequest) -> Result<LeaderRes
 /// ELECT-9 to ELECT-11.
 pub async fn observe(
     member: &Member,
-    mut messages: Messages,
-    encoding: Encoding,
-) -> Result<MessageStream, Status> {
-    let request: LeaderRequest = messages.only().await?;
+    mut messages: Messages<LeaderRequest>,
+) -> Result<impl Stream<Item = Result<LeaderResponse, Status>> + use<>, Status> {
+    let request = messages.only().await?;
     let observer = Observer {
         member: member.clone(),
         prefix: prefix_of(&request.name),
         following: Following::Nobody,
         ready: VecDeque::new(),
     };
-    Ok(Box::pin(stream::unfold(Some(observer), move |observer| async move {
+    Ok(stream::unfold(Some(observer), |observer| async move {
         let mut observer = observer?;
         match observer.next().await {
-            Ok(response) => Some((Ok(framed(&response, encoding)), Some(observer))),
+            Ok(response) => Some((Ok(response), Some(observer))),
             Err(status) => Some((Err(status.without_code()), None)),
         }
-    })))
+    }))
 }
 
 struct Observer {

@@ -4,18 +4,15 @@
 //! Owns      its answers.
 //! Never     checks anything itself: the front door says whether it serves.
 
-use super::{
-    message::{Encoding, Messages, framed},
-    status::Status,
-};
-use crate::front::{Front, body::MessageStream};
+use super::{message::Messages, status::Status};
+use crate::front::Front;
 use cairn_proto::{
     errors,
     health::{
         HealthCheckRequest, HealthCheckResponse, HealthListResponse, health_check_response::ServingStatus,
     },
 };
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 
 fn response(healthy: bool) -> HealthCheckResponse {
     let status = if healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -37,20 +34,18 @@ pub fn list(front: &Front) -> HealthListResponse {
 /// The state now, then each change; of an unknown name that it is unknown, and nothing more.
 pub async fn watch(
     front: &Front,
-    mut messages: Messages,
-    encoding: Encoding,
-) -> Result<MessageStream, Status> {
-    let request: HealthCheckRequest = messages.only().await?;
-    if !request.service.is_empty() {
+    mut messages: Messages<HealthCheckRequest>,
+) -> Result<impl Stream<Item = Result<HealthCheckResponse, Status>> + use<>, Status> {
+    if !messages.only().await?.service.is_empty() {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown as i32 };
-        let once = stream::iter([Ok(framed(&unknown, encoding))]);
-        return Ok(Box::pin(once.chain(stream::pending())));
+        return Ok(stream::iter([Ok(unknown)]).chain(stream::pending()).left_stream());
     }
     let mut healthy = front.healthy();
     healthy.mark_changed();
-    Ok(Box::pin(stream::unfold(healthy, move |mut healthy| async move {
+    let changes = stream::unfold(healthy, |mut healthy| async move {
         healthy.changed().await.ok()?;
         let now = response(*healthy.borrow_and_update());
-        Some((Ok(framed(&now, encoding)), healthy))
-    })))
+        Some((Ok(now), healthy))
+    });
+    Ok(changes.right_stream())
 }

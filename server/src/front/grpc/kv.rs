@@ -7,16 +7,16 @@
 
 use super::{
     Answer,
-    message::{Encoding, Messages, framed, put_head},
+    message::{Encoding, Messages},
     status::Status,
 };
-use crate::{
-    front::body::MessageStream,
-    member::{Member, RangeChunks, Refusal},
-};
+use crate::member::{Member, RangeChunks, Refusal};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use cairn_proto::serve::RangeResponse;
-use futures_util::stream;
+use cairn_proto::{
+    etcdserverpb::RangeRequest,
+    serve::{RangeResponse, RangeStreamResponse},
+};
+use futures_util::{Stream, stream};
 use prost::{Message as _, encoding};
 
 /// Answers above this go out in pieces, so that a large list is in memory once.
@@ -29,17 +29,20 @@ const PAIR_BYTES_SHARED_MIN: usize = 16 * 1024;
 const KVS_KEY: u8 = 2 << 3 | 2;
 
 /// The answer to a Range.
-pub fn range(result: Result<RangeResponse, Refusal>, encoding: Encoding) -> Result<Answer, Status> {
+pub fn range(
+    result: Result<RangeResponse, Refusal>,
+    encoding: Encoding,
+) -> Result<Answer<RangeResponse>, Status> {
     let response = result?;
     let len = response.encoded_len();
     if len < PIECES_BYTES_MIN || encoding == Encoding::Gzip {
-        return Ok(Answer::Whole(framed(&response, encoding)));
+        return Ok(Answer::Whole(response));
     }
-    Ok(Answer::Pieces(Box::new(RangePieces::new(response, len)), len))
+    Ok(Answer::Pieces(RangePieces::new(response, len), len))
 }
 
-/// A framed `RangeResponse`, made piece by piece.
-struct RangePieces {
+/// A `RangeResponse` with its head, made piece by piece.
+pub struct RangePieces {
     /// Written and not yet given out.
     ready: BytesMut,
     /// A pair that goes out unshared after `ready`.
@@ -52,7 +55,8 @@ impl RangePieces {
     fn new(response: RangeResponse, len: usize) -> RangePieces {
         let RangeResponse { header, kvs, more, count } = response;
         let mut ready = BytesMut::with_capacity(PIECE_BYTES + PAIR_BYTES_SHARED_MIN);
-        put_head(&mut ready, 0, len);
+        ready.put_u8(0);
+        ready.put_u32(u32::try_from(len).expect("the member bounds an answer below 4 GiB"));
         let head = RangeResponse { header, ..RangeResponse::default() };
         head.encode(&mut ready).expect("the buffer grows");
         let tail = RangeResponse { more, count, ..RangeResponse::default() }.encode_to_vec();
@@ -91,17 +95,16 @@ impl Iterator for RangePieces {
 /// KV-27 to KV-31: the member cuts the chunks.
 pub async fn range_stream(
     member: &Member,
-    mut messages: Messages,
-    encoding: Encoding,
-) -> Result<MessageStream, Status> {
+    mut messages: Messages<RangeRequest>,
+) -> Result<impl Stream<Item = Result<RangeStreamResponse, Status>> + use<>, Status> {
     let chunks = member.range_stream(messages.only().await?).await?;
-    Ok(Box::pin(stream::unfold(Some(chunks), move |chunks: Option<RangeChunks>| async move {
+    Ok(stream::unfold(Some(chunks), |chunks: Option<RangeChunks>| async move {
         let mut chunks = chunks?;
         match chunks.next().await? {
-            Ok(chunk) => Some((Ok(framed(&chunk, encoding)), Some(chunks))),
+            Ok(chunk) => Some((Ok(chunk), Some(chunks))),
             Err(refusal) => Some((Err(refusal.into()), None)),
         }
-    })))
+    }))
 }
 
 #[cfg(test)]
@@ -120,13 +123,13 @@ mod tests {
                 more: true,
                 count: 1 << 40,
             };
-            let whole = framed(&response, Encoding::Identity);
+            let whole = response.encode_to_vec();
             let Ok(Answer::Pieces(pieces, len)) = range(Ok(response), Encoding::Identity) else {
                 panic!("{pair_bytes}: not in pieces");
             };
             let joined: Vec<u8> = pieces.flatten().collect();
-            assert_eq!(joined.len(), 5 + len);
-            assert!(joined == whole, "{pair_bytes}");
+            assert_eq!((joined[0], &joined[1..5]), (0, &(len as u32).to_be_bytes()[..]));
+            assert!(joined[5..] == whole, "{pair_bytes}");
         }
     }
 }

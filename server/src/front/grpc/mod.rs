@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! gRPC over HTTP/2: calls, their metadata and their deadlines.
+//! gRPC calls, served by tonic: their metadata and their deadlines.
 //!
-//! Owns      what is common to all calls: routing, `grpc-timeout`, `hasleader`, `client-api-version`, how a
-//!           request is read and an answer written, and the record of a slow call.
+//! Owns      what is common to all calls: routing, `grpc-timeout`, `hasleader`, `client-api-version`, what
+//!           tonic is told of each, and the record of a slow call. Routing is by hand, and not by tonic's
+//!           generated servers, for the texts of paths, versions and deadlines that etcd's clients compare.
 //! Holds     1. a call that is refused never reaches the member;
 //!           2. a stream ends when the process stops, when its deadline passes, and, if it asked for a
 //!              leader, when there has been none for long.
@@ -25,38 +26,46 @@ mod watch;
 
 use super::{
     Front,
-    body::{Body, MessageStream, Pieces},
+    body::{Body, Pieces},
     until_true,
 };
 use crate::{config::MESSAGE_OVERHEAD_BYTES, member::Member};
-use bytes::Bytes;
 use cairn_proto::{
     errors, etcdserverpb as pb,
     methods::{Kind, Route as AnswerRoute},
 };
 use ended::Ended;
-use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use message::{Encoding, Messages, framed};
+use kv::RangePieces;
+use message::{Encoding, Messages, Wire};
+use prost::Message;
 use routes::{Route, Rpc};
 use slow::Subject;
-use status::{GRPC_CONTENT_TYPE, INTERNAL, Status, UNIMPLEMENTED};
-use std::{future::Future, sync::Arc, time::Duration};
+use status::{INTERNAL, Status, UNIMPLEMENTED};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     sync::watch as channel,
     time::{Instant, sleep_until, timeout_at},
 };
-
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+use tonic::{
+    Streaming,
+    codec::CompressionEncoding,
+    server::{Grpc, StreamingService},
+};
 
 /// A message that answers a call.
-pub enum Answer {
-    Whole(Bytes),
+pub enum Answer<M> {
+    Whole(M),
     /// A large one, made in pieces as the client takes them, and its length.
-    Pieces(Pieces, usize),
+    Pieces(RangePieces, usize),
 }
 
 /// One call under way.
@@ -72,19 +81,20 @@ pub struct Call {
 
 /// Serves one call.
 pub async fn serve(front: Arc<Front>, remote: Arc<str>, request: Request<Incoming>) -> Response<Body> {
-    let (head, incoming) = request.into_parts();
-    if head.method != Method::POST {
-        let text =
-            format!("Received a HEADERS frame with :method {:?} which should be POST", head.method.as_str());
+    if request.method() != Method::POST {
+        let text = format!(
+            "Received a HEADERS frame with :method {:?} which should be POST",
+            request.method().as_str()
+        );
         let mut response = Status::new(INTERNAL, text).response();
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         return response;
     }
-    let Some(route) = routes::find(head.uri.path()) else {
-        return unknown(head.uri.path()).response();
+    let Some(route) = routes::find(request.uri().path()) else {
+        return unknown(request.uri().path()).response();
     };
-    match Call::begin(front, remote, route, &head.headers) {
-        Ok(call) => call.answer(incoming).await,
+    match Call::begin(front, remote, route, request.headers()) {
+        Ok(call) => call.answer(request).await,
         Err(status) => status.response(),
     }
 }
@@ -134,55 +144,50 @@ impl Call {
         Ok(Call { front, member, route, encoding, deadline, requires_leader, remote })
     }
 
-    async fn answer(&self, incoming: Incoming) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let member = &self.member;
         match self.route.rpc {
-            Rpc::Put => self.unary(incoming, |r| async move { self.whole(member.put(r).await) }).await,
+            Rpc::Put => self.unary(request, |r| async move { whole(member.put(r).await) }).await,
             Rpc::Range => {
-                self.unary(incoming, |r| async move { kv::range(member.range(r).await, self.encoding) }).await
+                self.unary(request, |r| async move { kv::range(member.range(r).await, self.encoding) }).await
             }
-            Rpc::Txn => self.unary(incoming, |r| async move { self.whole(member.txn(r).await) }).await,
+            Rpc::Txn => self.unary(request, |r| async move { whole(member.txn(r).await) }).await,
             Rpc::DeleteRange => {
-                self.unary(incoming, |r| async move { self.whole(member.delete_range(r).await) }).await
+                self.unary(request, |r| async move { whole(member.delete_range(r).await) }).await
             }
-            Rpc::Compact => {
-                self.unary(incoming, |r| async move { self.whole(member.compact(r).await) }).await
-            }
+            Rpc::Compact => self.unary(request, |r| async move { whole(member.compact(r).await) }).await,
             Rpc::LeaseGrant => {
-                self.unary(incoming, |r| async move { self.whole(member.lease_grant(r).await) }).await
+                self.unary(request, |r| async move { whole(member.lease_grant(r).await) }).await
             }
             Rpc::LeaseRevoke => {
-                self.unary(incoming, |r| async move { self.whole(member.lease_revoke(r).await) }).await
+                self.unary(request, |r| async move { whole(member.lease_revoke(r).await) }).await
             }
             Rpc::LeaseTimeToLive => {
-                self.unary(incoming, |r| async move { self.whole(member.lease_time_to_live(r).await) }).await
+                self.unary(request, |r| async move { whole(member.lease_time_to_live(r).await) }).await
             }
             Rpc::LeaseLeases => {
-                self.unary(
-                    incoming,
-                    |_: pb::LeaseLeasesRequest| async move { self.whole(member.leases().await) },
-                )
-                .await
+                self.unary(request, |_: pb::LeaseLeasesRequest| async move { whole(member.leases().await) })
+                    .await
             }
             Rpc::MemberList => {
-                self.unary(incoming, |r| async move { self.whole(member.member_list(r).await) }).await
+                self.unary(request, |r| async move { whole(member.member_list(r).await) }).await
             }
-            Rpc::Alarm => self.unary(incoming, |r| async move { self.whole(member.alarm(r).await) }).await,
+            Rpc::Alarm => self.unary(request, |r| async move { whole(member.alarm(r).await) }).await,
             Rpc::HashKv => {
                 let seconds = &self.front.metrics.hash_rev_seconds;
-                self.unary(incoming, |r| async move { self.whole(seconds.time(member.hash_kv(r)).await) })
-                    .await
+                self.unary(request, |r| async move { whole(seconds.time(member.hash_kv(r)).await) }).await
             }
             Rpc::Hash => {
                 let seconds = &self.front.metrics.hash_seconds;
-                self.unary(incoming, |_: pb::HashRequest| async move {
-                    self.whole(seconds.time(member.hash()).await)
-                })
+                self.unary(
+                    request,
+                    |_: pb::HashRequest| async move { whole(seconds.time(member.hash()).await) },
+                )
                 .await
             }
             Rpc::Status => {
-                self.unary(incoming, |_: pb::StatusRequest| async move {
-                    self.whole::<_, Status>(Ok(maintenance::status(
+                self.unary(request, |_: pb::StatusRequest| async move {
+                    whole(Ok::<_, Status>(maintenance::status(
                         &self.front.config,
                         &member.status(),
                         member.header(),
@@ -191,102 +196,135 @@ impl Call {
                 .await
             }
             Rpc::Defragment => {
-                self.unary(incoming, |_: pb::DefragmentRequest| async move {
-                    self.whole(maintenance::defragment(&self.front, member).await)
+                self.unary(request, |_: pb::DefragmentRequest| async move {
+                    whole(maintenance::defragment(&self.front, member).await)
                 })
                 .await
             }
             Rpc::AuthStatus => {
-                self.unary(incoming, |_: pb::AuthStatusRequest| async move {
-                    self.whole::<_, Status>(Ok(maintenance::auth_status(member.header())))
+                self.unary(request, |_: pb::AuthStatusRequest| async move {
+                    whole(Ok::<_, Status>(maintenance::auth_status(member.header())))
                 })
                 .await
             }
             Rpc::Authenticate => {
-                self.unary(incoming, |_: pb::AuthenticateRequest| async move {
-                    Err(errors::AUTH_NOT_ENABLED.into())
+                self.unary(request, |_: pb::AuthenticateRequest| async move {
+                    Err::<Answer<pb::AuthenticateResponse>, Status>(errors::AUTH_NOT_ENABLED.into())
                 })
                 .await
             }
-            Rpc::Lock => {
-                self.waiting(incoming, |r| async move { self.whole(lock::lock(member, r).await) }).await
-            }
-            Rpc::Unlock => {
-                self.unary(incoming, |r| async move { self.whole(lock::unlock(member, r).await) }).await
-            }
+            Rpc::Lock => self.waiting(request, |r| async move { whole(lock::lock(member, r).await) }).await,
+            Rpc::Unlock => self.unary(request, |r| async move { whole(lock::unlock(member, r).await) }).await,
             Rpc::Campaign => {
-                self.waiting(incoming, |r| async move { self.whole(election::campaign(member, r).await) })
-                    .await
+                self.waiting(request, |r| async move { whole(election::campaign(member, r).await) }).await
             }
             Rpc::Proclaim => {
-                self.unary(incoming, |r| async move { self.whole(election::proclaim(member, r).await) }).await
+                self.unary(request, |r| async move { whole(election::proclaim(member, r).await) }).await
             }
             Rpc::Leader => {
-                self.unary(incoming, |r| async move { self.whole(election::leader(member, r).await) }).await
+                self.unary(request, |r| async move { whole(election::leader(member, r).await) }).await
             }
             Rpc::Resign => {
-                self.unary(incoming, |r| async move { self.whole(election::resign(member, r).await) }).await
+                self.unary(request, |r| async move { whole(election::resign(member, r).await) }).await
             }
             Rpc::HealthCheck => {
-                self.unary(incoming, |r| async move { self.whole(health::check(&self.front, r)) }).await
+                self.unary(request, |r| async move { whole(health::check(&self.front, r)) }).await
             }
             Rpc::HealthList => {
-                self.unary(incoming, |_: cairn_proto::health::HealthListRequest| async move {
-                    self.whole(Ok::<_, Status>(health::list(&self.front)))
+                self.unary(request, |_: cairn_proto::health::HealthListRequest| async move {
+                    whole(Ok::<_, Status>(health::list(&self.front)))
                 })
                 .await
             }
             Rpc::Missing(sentence) => Status::new(UNIMPLEMENTED, sentence).response(),
-            Rpc::Watch => self.stream(|call| {
-                Ok(watch::stream(call.member.watch_stream(), call.messages(incoming), call.encoding))
-            }),
-            Rpc::LeaseKeepAlive => self.stream(|call| {
-                Ok(lease::keep_alive(call.member.clone(), call.messages(incoming), call.encoding))
-            }),
-            Rpc::RangeStream => {
-                let messages = self.messages(incoming);
-                match kv::range_stream(member, messages, self.encoding).await {
-                    Ok(stream) => self.stream(|_| Ok(stream)),
-                    Err(status) => self.stream(|_| Err(status)),
-                }
+            Rpc::Watch => self.stream(request, async |m| Ok(watch::stream(member.watch_stream(), m))).await,
+            Rpc::LeaseKeepAlive => {
+                self.stream(request, async |m| Ok(lease::keep_alive(member.clone(), m))).await
             }
-            Rpc::Observe => {
-                let messages = self.messages(incoming);
-                match election::observe(member, messages, self.encoding).await {
-                    Ok(stream) => self.stream(|_| Ok(stream)),
-                    Err(status) => self.stream(|_| Err(status)),
-                }
-            }
-            Rpc::HealthWatch => {
-                let messages = self.messages(incoming);
-                match health::watch(&self.front, messages, self.encoding).await {
-                    Ok(stream) => self.stream(|_| Ok(stream)),
-                    Err(status) => self.stream(|_| Err(status)),
-                }
-            }
+            Rpc::RangeStream => self.stream(request, |m| kv::range_stream(member, m)).await,
+            Rpc::Observe => self.stream(request, |m| election::observe(member, m)).await,
+            Rpc::HealthWatch => self.stream(request, |m| health::watch(&self.front, m)).await,
         }
     }
 
-    fn messages(&self, incoming: Incoming) -> Messages {
+    /// Tonic's half of a call: `handler` is given the request's messages, and gives the answer's.
+    async fn serve<Q, M, S, F>(
+        &self,
+        request: Request<Incoming>,
+        handler: impl FnOnce(Messages<Q>) -> F + Send,
+    ) -> Response<Body>
+    where
+        Q: Message + Default + 'static,
+        M: Message + 'static,
+        S: Stream<Item = Result<M, tonic::Status>> + Send + 'static,
+        F: Future<Output = Result<S, Status>>,
+    {
         let bytes_max = self.front.config.max_request_bytes + MESSAGE_OVERHEAD_BYTES;
-        Messages::new(incoming, self.encoding, bytes_max, self.front.metrics.clone(), self.route.index)
-    }
-
-    fn whole<M: prost::Message, E: Into<Status>>(&self, result: Result<M, E>) -> Result<Answer, Status> {
-        result.map(|message| Answer::Whole(framed(&message, self.encoding))).map_err(Into::into)
+        let mut grpc = Grpc::new(Wire::<Q, M>::new(self.front.metrics.clone(), self.route.index))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        if self.encoding == Encoding::Gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        }
+        let handler = async |messages| match handler(Messages::new(messages, bytes_max)).await {
+            Ok(stream) => Ok(tonic::Response::new(stream)),
+            Err(status) => Err(status.into()),
+        };
+        grpc.streaming(Handler(Some(handler)), request).await.map(Body::from)
     }
 
     /// One request, one answer, within the caller's deadline.
-    async fn unary<Q, F>(&self, incoming: Incoming, handler: impl FnOnce(Q) -> F) -> Response<Body>
+    async fn unary<Q, M, F>(
+        &self,
+        request: Request<Incoming>,
+        handler: impl FnOnce(Q) -> F + Send,
+    ) -> Response<Body>
     where
-        Q: prost::Message + Default + slow::Describe,
-        F: Future<Output = Result<Answer, Status>>,
+        Q: Message + Default + slow::Describe + 'static,
+        M: Message + 'static,
+        F: Future<Output = Result<Answer<M>, Status>>,
     {
-        let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
+        let mut pieces = None;
+        let response = self
+            .serve(request, async |messages| {
+                let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
+                match self.only(messages, handler).await {
+                    Ok(Answer::Whole(message)) => Ok(Once { message: Some(message), ended: Some(ended) }),
+                    Ok(Answer::Pieces(iter, len)) => {
+                        self.front.metrics.grpc.sent(self.route.index);
+                        self.front.metrics.client_sent_bytes.add(len as u64);
+                        pieces = Some(Pieces::new(iter, ended));
+                        Ok(Once { message: None, ended: None })
+                    }
+                    Err(status) => {
+                        ended.with(status.code);
+                        Err(status)
+                    }
+                }
+            })
+            .await;
+        match pieces {
+            None => response,
+            Some(pieces) => response.map(|_| tonic::body::Body::new(pieces).into()),
+        }
+    }
+
+    /// The answer to the only message of a request, or that it is late.
+    async fn only<Q, M, F>(
+        &self,
+        mut messages: Messages<Q>,
+        handler: impl FnOnce(Q) -> F,
+    ) -> Result<Answer<M>, Status>
+    where
+        Q: slow::Describe,
+        M: Message,
+        F: Future<Output = Result<Answer<M>, Status>>,
+    {
         let since = Instant::now();
         let mut subject = Subject::default();
         let work = async {
-            let request: Q = self.messages(incoming).only().await?;
+            let request = messages.only().await?;
             subject = request.subject();
             handler(request).await
         };
@@ -297,36 +335,27 @@ impl Call {
                 Err(_) => Err(self.late()),
             },
         };
-        let response_bytes = match &result {
-            Ok(Answer::Whole(bytes)) => bytes.len(),
+        slow::record(self, since, &subject, || match &result {
+            Ok(Answer::Whole(message)) => message.encoded_len(),
             Ok(Answer::Pieces(_, len)) => *len,
             Err(_) => 0,
-        };
-        slow::record(self, since, &subject, response_bytes);
-        match result {
-            Ok(answer) => {
-                self.front.metrics.grpc.sent(self.route.index);
-                self.front.metrics.client_sent_bytes.add(response_bytes as u64);
-                self.response(match answer {
-                    Answer::Whole(bytes) => Body::unary(bytes, ended),
-                    Answer::Pieces(pieces, _) => Body::pieces(pieces, ended),
-                })
-            }
-            Err(status) => {
-                ended.with(status.code);
-                status.response()
-            }
-        }
+        });
+        result
     }
 
     /// As [`Call::unary`], for calls that may wait without a bound: they give up when the process stops.
-    async fn waiting<Q, F>(&self, incoming: Incoming, handler: impl FnOnce(Q) -> F) -> Response<Body>
+    async fn waiting<Q, M, F>(
+        &self,
+        request: Request<Incoming>,
+        handler: impl FnOnce(Q) -> F + Send,
+    ) -> Response<Body>
     where
-        Q: prost::Message + Default + slow::Describe,
-        F: Future<Output = Result<Answer, Status>>,
+        Q: Message + Default + slow::Describe + 'static,
+        M: Message + 'static,
+        F: Future<Output = Result<Answer<M>, Status>>,
     {
         let mut stopping = self.front.stopping();
-        self.unary(incoming, |request| async move {
+        self.unary(request, async |request| {
             tokio::select! {
                 answer = handler(request) => answer,
                 () = until_true(&mut stopping) => Err(errors::STOPPED.into()),
@@ -336,47 +365,33 @@ impl Call {
     }
 
     /// An answer of many messages.
-    fn stream(&self, open: impl FnOnce(&Call) -> Result<MessageStream, Status>) -> Response<Body> {
-        let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
-        let inner = match open(self) {
-            Ok(inner) => inner,
-            Err(status) => {
-                ended.with(status.code);
-                return status.response();
+    async fn stream<Q, M, S, F>(
+        &self,
+        request: Request<Incoming>,
+        open: impl FnOnce(Messages<Q>) -> F + Send,
+    ) -> Response<Body>
+    where
+        Q: Message + Default + 'static,
+        M: Message + 'static,
+        S: Stream<Item = Result<M, Status>> + Send + 'static,
+        F: Future<Output = Result<S, Status>>,
+    {
+        self.serve(request, async |messages| {
+            let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
+            let end = StreamEnd {
+                stopping: self.front.stopping(),
+                leaderless: self.requires_leader.then(|| self.front.leaderless()),
+                deadline: self.deadline,
+            };
+            match open(messages).await {
+                Ok(inner) => Ok(bounded(inner, end, ended)),
+                Err(status) => {
+                    ended.with(status.code);
+                    Err(status)
+                }
             }
-        };
-        let end = StreamEnd {
-            stopping: self.front.stopping(),
-            leaderless: self.requires_leader.then(|| self.front.leaderless()),
-            deadline: self.deadline,
-        };
-        let (metrics, method) = (self.front.metrics.clone(), self.route.index);
-        let counted = inner.inspect(move |item| {
-            if let Ok(bytes) = item {
-                metrics.grpc.sent(method);
-                metrics.client_sent_bytes.add(bytes.len() as u64);
-            }
-        });
-        let bounded = stream::unfold(Some((counted, end)), |state| async move {
-            let (mut inner, mut end) = state?;
-            tokio::select! {
-                biased;
-                status = end.reached() => Some((Err(status), None)),
-                item = inner.next() => item.map(|item| (item, Some((inner, end)))),
-            }
-        });
-        self.response(Body::stream(Box::pin(bounded), ended))
-    }
-
-    fn response(&self, body: Body) -> Response<Body> {
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
-        if self.encoding == Encoding::Gzip {
-            headers.insert(GRPC_ENCODING, GZIP);
-            headers.insert(GRPC_ACCEPT_ENCODING, GZIP);
-        }
-        response
+        })
+        .await
     }
 
     /// RT-9: a proposal that is late may yet happen, and says so in its own words.
@@ -386,6 +401,79 @@ impl Call {
             _ => errors::CONTEXT_DEADLINE_EXCEEDED.into(),
         }
     }
+}
+
+/// The answer of one whole message.
+fn whole<M, E: Into<Status>>(result: Result<M, E>) -> Result<Answer<M>, Status> {
+    result.map(Answer::Whole).map_err(Into::into)
+}
+
+/// What tonic calls, once, with the messages of a request.
+struct Handler<H>(Option<H>);
+
+impl<H, F, S, Q, M> StreamingService<Q> for Handler<H>
+where
+    H: FnOnce(Streaming<Q>) -> F,
+    F: Future<Output = Result<tonic::Response<S>, tonic::Status>>,
+    S: Stream<Item = Result<M, tonic::Status>>,
+{
+    type Response = M;
+    type ResponseStream = S;
+    type Future = F;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Q>>) -> F {
+        (self.0.take().expect("tonic calls a handler once"))(request.into_inner())
+    }
+}
+
+/// The answer of a unary call as tonic takes it; at its end it counts the call.
+struct Once<M> {
+    message: Option<M>,
+    ended: Option<Ended>,
+}
+
+/// Nothing in it is pinned.
+impl<M> Unpin for Once<M> {}
+
+impl<M> Stream for Once<M> {
+    type Item = Result<M, tonic::Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let message = self.message.take();
+        if message.is_none()
+            && let Some(ended) = self.ended.take()
+        {
+            ended.with(0);
+        }
+        Poll::Ready(message.map(Ok))
+    }
+}
+
+/// The stream until it or `end` ends it; then it is counted.
+fn bounded<M>(
+    inner: impl Stream<Item = Result<M, Status>>,
+    end: StreamEnd,
+    ended: Ended,
+) -> impl Stream<Item = Result<M, tonic::Status>> {
+    stream::unfold(Some((Box::pin(inner), end, ended)), |state| async move {
+        let (mut inner, mut end, ended) = state?;
+        let item = tokio::select! {
+            biased;
+            status = end.reached() => Some(Err(status)),
+            item = inner.next() => item,
+        };
+        match item {
+            Some(Ok(message)) => Some((Ok(message), Some((inner, end, ended)))),
+            Some(Err(status)) => {
+                ended.with(status.code);
+                Some((Err(status.into()), None))
+            }
+            None => {
+                ended.with(0);
+                None
+            }
+        }
+    })
 }
 
 /// What ends a stream from outside.
@@ -447,8 +535,8 @@ mod tests {
     fn timeouts_are_read_as_grpc_writes_them() {
         let timeout = |text: &str| {
             let headers = HeaderMap::from_iter([(
-                HeaderName::from_static("grpc-timeout"),
-                HeaderValue::from_str(text).expect("a value"),
+                http::HeaderName::from_static("grpc-timeout"),
+                http::HeaderValue::from_str(text).expect("a value"),
             )]);
             timeout_of(&headers)
         };

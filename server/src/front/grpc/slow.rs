@@ -85,7 +85,7 @@ undescribed!(
 );
 
 /// Writes the call down if it was slow, or if the log is at debug level.
-pub fn record(call: &Call, since: Instant, subject: &Subject, response_bytes: usize) {
+pub fn record(call: &Call, since: Instant, subject: &Subject, response_bytes: impl FnOnce() -> usize) {
     let took = since.elapsed();
     let slow_after = call.front.config.warn_unary;
     let slow = !slow_after.is_zero() && took > slow_after;
@@ -113,7 +113,7 @@ pub fn record(call: &Call, since: Instant, subject: &Subject, response_bytes: us
         ("time spent", format_duration(took).into()),
         ("remote", (*call.remote).into()),
         ("response type", call.route.method.path.into()),
-        ("response size", response_bytes.into()),
+        ("response size", response_bytes().into()),
         ("request content", content.trim_end().into()),
     ];
     let log_line = if slow { crate::log::Log::warn } else { crate::log::Log::debug };

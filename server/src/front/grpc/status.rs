@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a call ends: a code and a text, and their form in headers.
+//! How a call ends: a code and a text.
 //!
-//! Owns      the codes by name, and the encoding of `grpc-message`.
+//! Owns      the codes by name.
 //! Never     words a text: those that clients compare are in `cairn_proto::errors`.
 
 use crate::front::body::Body;
 use cairn_proto::errors::WireError;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::Response;
 use std::borrow::Cow;
 
 pub const CODES: [&str; 17] = [
@@ -35,10 +35,6 @@ pub const RESOURCE_EXHAUSTED: u32 = 8;
 pub const UNIMPLEMENTED: u32 = 12;
 pub const INTERNAL: u32 = 13;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-pub const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-
 /// How a call ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
@@ -52,9 +48,13 @@ impl From<WireError> for Status {
     }
 }
 
-impl Status {
-    pub const OK: Status = Status { code: 0, message: Cow::Borrowed("") };
+impl From<Status> for tonic::Status {
+    fn from(status: Status) -> tonic::Status {
+        tonic::Status::new(tonic::Code::from(status.code as i32), status.message)
+    }
+}
 
+impl Status {
     pub fn new(code: u32, message: impl Into<Cow<'static, str>>) -> Status {
         Status { code, message: message.into() }
     }
@@ -67,40 +67,10 @@ impl Status {
         }
     }
 
-    /// The last block of a call.
-    pub fn trailers(&self) -> HeaderMap {
-        let mut trailers = HeaderMap::with_capacity(2);
-        self.write(&mut trailers);
-        trailers
-    }
-
     /// An answer of headers alone.
-    pub fn response(&self) -> Response<Body> {
-        let mut response = Response::new(Body::empty());
-        response.headers_mut().insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
-        self.write(response.headers_mut());
-        response
+    pub fn response(self) -> Response<Body> {
+        tonic::Status::from(self).into_http::<tonic::body::Body>().map(Body::from)
     }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(GRPC_STATUS, HeaderValue::from(self.code));
-        if !self.message.is_empty() {
-            let text = percent_encoded(&self.message);
-            headers.insert(GRPC_MESSAGE, HeaderValue::from_str(&text).expect("printable after encoding"));
-        }
-    }
-}
-
-/// gRPC's own percent encoding: all but printable ASCII, and the percent sign.
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -109,15 +79,16 @@ mod tests {
     use cairn_proto::errors;
 
     #[test]
-    fn messages_are_encoded_for_a_header() {
-        let message = |text: &'static str| {
-            let trailers = Status::new(UNKNOWN, text).trailers();
-            trailers[GRPC_MESSAGE].to_str().expect("printable").to_owned()
-        };
-        assert_eq!(message("\"leader\" field must be provided"), "\"leader\" field must be provided");
-        assert_eq!(message("50% done\nü"), "50%25 done%0A%C3%BC");
-        assert!(!Status::OK.trailers().contains_key(GRPC_MESSAGE));
-        assert_eq!(Status::from(errors::COMPACTED).trailers()[GRPC_STATUS], "11");
+    fn texts_and_codes_reach_the_headers() {
+        let headers = |status: Status| status.response().headers().clone();
+        let refused = headers(errors::COMPACTED.into());
+        assert_eq!(
+            (&refused["content-type"], &refused["grpc-status"]),
+            (&"application/grpc".parse().expect("a value"), &11.into())
+        );
+        let awkward = headers(Status::new(UNKNOWN, "50% done\nü"));
+        let decoded = tonic::Status::from_header_map(&awkward).expect("a status");
+        assert_eq!(decoded.message(), "50% done\nü");
     }
 
     // rule: LOCK-11

@@ -5,25 +5,17 @@
 //! Holds     a half-close of the client leaves the watchers running (WATCH-6).
 //! Never     orders, joins or drops an answer.
 
-use super::{
-    message::{Encoding, Messages, framed},
-    status::Status,
-};
-use crate::{front::body::MessageStream, member::WatchStream};
-use bytes::{Bytes, BytesMut};
+use super::{message::Messages, status::Status};
+use crate::member::WatchStream;
 use cairn_proto::{errors, etcdserverpb::WatchRequest, serve::WatchResponse};
-use futures_util::{FutureExt as _, stream};
-
-/// Answers that are ready together leave together, up to this size.
-const BATCH_BYTES: usize = 32 * 1024;
+use futures_util::{Stream, stream};
 
 struct Watching {
     watchers: WatchStream,
     /// `None` after the client's half-close.
-    messages: Option<Messages>,
+    messages: Option<Messages<WatchRequest>>,
     /// Taken from the client, and not yet by the watchers: they wait while answers lie unread.
     request: Option<WatchRequest>,
-    encoding: Encoding,
 }
 
 enum Turn {
@@ -32,20 +24,23 @@ enum Turn {
     Response(Option<WatchResponse>),
 }
 
-pub fn stream(watchers: WatchStream, messages: Messages, encoding: Encoding) -> MessageStream {
-    let watching = Watching { watchers, messages: Some(messages), request: None, encoding };
-    Box::pin(stream::unfold(Some(watching), |watching| async move {
+pub fn stream(
+    watchers: WatchStream,
+    messages: Messages<WatchRequest>,
+) -> impl Stream<Item = Result<WatchResponse, Status>> {
+    let watching = Watching { watchers, messages: Some(messages), request: None };
+    stream::unfold(Some(watching), |watching| async move {
         let mut watching = watching?;
         match watching.next().await {
-            Ok(bytes) => Some((Ok(bytes), Some(watching))),
+            Ok(response) => Some((Ok(response), Some(watching))),
             Err(status) => Some((Err(status), None)),
         }
-    }))
+    })
 }
 
 impl Watching {
     /// Serves requests until there is something to send.
-    async fn next(&mut self) -> Result<Bytes, Status> {
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
             match self.turn().await {
                 Turn::Received(request) => match request? {
@@ -53,10 +48,7 @@ impl Watching {
                     None => self.messages = None,
                 },
                 Turn::Taken => self.request = None,
-                Turn::Response(response) => {
-                    let first = framed(&response.ok_or(errors::STOPPED)?, self.encoding);
-                    return Ok(self.joined(first));
-                }
+                Turn::Response(response) => return Ok(response.ok_or(errors::STOPPED)?),
             }
         }
     }
@@ -77,21 +69,5 @@ impl Watching {
             response = self.watchers.next() => Turn::Response(response),
             turn = request => turn,
         }
-    }
-
-    /// `first`, and behind it what is ready too.
-    fn joined(&self, first: Bytes) -> Bytes {
-        let mut joined = BytesMut::new();
-        while joined.len().max(first.len()) < BATCH_BYTES {
-            // The end of the stream is seen again by the next call.
-            let Some(Some(response)) = self.watchers.next().now_or_never() else {
-                break;
-            };
-            if joined.is_empty() {
-                joined.extend_from_slice(&first);
-            }
-            joined.extend_from_slice(&framed(&response, self.encoding));
-        }
-        if joined.is_empty() { first } else { joined.freeze() }
     }
 }
