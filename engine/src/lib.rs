@@ -11,6 +11,7 @@ mod db;
 mod error;
 mod fold;
 pub mod format;
+pub mod inspect;
 pub mod io;
 mod maintain;
 #[cfg(not(feature = "mutants"))]

@@ -36,7 +36,7 @@ use crate::treefile::TreeFile;
 use crate::view::CommitMeta;
 
 /// The tree file's name in the store's directory.
-const FILE_NAME: &str = "engine.db";
+pub(crate) const FILE_NAME: &str = "engine.db";
 
 /// Its name until it is whole.
 const TEMP_NAME: &str = "engine.db.tmp";
@@ -143,7 +143,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     let pages = file.pages()?;
     let (superblock, broken_twin) = read_superblock(&file, pages)?;
     let ring = Ring::read(&file, superblock.uuid)?;
-    let (chosen, fell_back) = ring.choose(&file, superblock.uuid, pages)?;
+    let (chosen, refused) = ring.choose(&file, superblock.uuid, pages)?;
     let roots = match_schema(&file, trees, chosen)?;
     let ctxs = contexts(trees, options, &file, superblock.uuid, chosen.seq);
     let source = mapped(options, &file, pages)?;
@@ -183,7 +183,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     let last_keys = last_keys(&checkpoint, trees)?;
     let recovered = Recovered {
         slot_seq: chosen.seq,
-        fell_back,
+        fell_back: refused.is_some(),
         space_map_rebuilt: rebuilt,
         meta: chosen.meta.clone(),
         stamp: chosen.stamp,
@@ -203,12 +203,12 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered })
 }
 
-fn previous(slot: &Slot) -> Previous {
+pub(crate) fn previous(slot: &Slot) -> Previous {
     Previous { seq: slot.seq, high_water: slot.high_water, digest: slot.map_digest }
 }
 
 /// The superblock, and the twin of it that has to be written again.
-fn read_superblock(file: &TreeFile, pages: u64) -> Result<(Superblock, Option<PageId>)> {
+pub(crate) fn read_superblock(file: &TreeFile, pages: u64) -> Result<(Superblock, Option<PageId>)> {
     if pages < space::FIRST_DATA {
         let what = "a tree file has at least its superblocks, slots and first bitmaps";
         return Err(Corruption::new(file.path(), what).mismatch(space::FIRST_DATA, pages).into());
@@ -256,38 +256,41 @@ fn refuse(file: &TreeFile, at: PageId, why: Refused) -> Error {
     }
 }
 
-fn read_page(file: &TreeFile, at: PageId) -> Result<[u8; PAGE_BYTES]> {
+pub(crate) fn read_page(file: &TreeFile, at: PageId) -> Result<[u8; PAGE_BYTES]> {
     let mut page = [0; PAGE_BYTES];
     file.read(at, &mut page)?;
     Ok(page)
 }
 
 /// The four positions of the ring.
-struct Ring {
-    positions: Vec<Position>,
+pub(crate) struct Ring {
+    pub(crate) positions: Vec<Position>,
 }
 
-struct Position {
-    page: PageId,
+pub(crate) struct Position {
+    pub(crate) page: PageId,
     /// A whole slot.
-    slot: Option<Slot>,
+    pub(crate) slot: Option<Slot>,
     crc: u32,
-    blank: bool,
+    /// Checksum of all bytes there, whatever they are.
+    pub(crate) sum: u32,
+    pub(crate) blank: bool,
 }
 
 impl Ring {
-    fn read(file: &TreeFile, uuid: u64) -> Result<Ring> {
+    pub(crate) fn read(file: &TreeFile, uuid: u64) -> Result<Ring> {
         let mut positions = Vec::new();
         for at in slot::positions() {
             let page = read_page(file, at)?;
             let slot = Slot::decode(&page, uuid, at);
             let blank = page.iter().all(|byte| *byte == 0);
-            positions.push(Position { page: at, slot, crc: slot::crc(&page), blank });
+            let (crc, sum) = (slot::crc(&page), crc32fast::hash(&page));
+            positions.push(Position { page: at, slot, crc, sum, blank });
         }
         Ok(Ring { positions })
     }
 
-    fn whole(&self, seq: u64) -> Option<&Slot> {
+    pub(crate) fn whole(&self, seq: u64) -> Option<&Slot> {
         self.positions.iter().filter_map(|at| at.slot.as_ref()).find(|slot| slot.seq == seq)
     }
 
@@ -296,15 +299,20 @@ impl Ring {
         positions.find(|at| at.slot.as_ref().is_some_and(|slot| slot.seq == seq)).map(|at| at.crc)
     }
 
-    /// The newest slot whose roots verify, and whether a newer one's did not.
-    fn choose(&self, file: &TreeFile, uuid: u64, pages: u64) -> Result<(&Slot, bool)> {
+    /// The newest slot whose roots verify, and what was wrong with the newest one that is whole if it is another.
+    pub(crate) fn choose(
+        &self,
+        file: &TreeFile,
+        uuid: u64,
+        pages: u64,
+    ) -> Result<(&Slot, Option<Corruption>)> {
         let mut slots: Vec<&Slot> = self.positions.iter().filter_map(|at| at.slot.as_ref()).collect();
         slots.sort_by_key(|slot| std::cmp::Reverse(slot.seq));
         let mut damage = None;
         for slot in slots {
             let misfit = short_file(file, slot, pages).or_else(|| self.unchained(file, slot));
             match if misfit.is_some() { misfit } else { check_roots(file, uuid, slot)? } {
-                None => return Ok((slot, damage.is_some())),
+                None => return Ok((slot, damage)),
                 Some(found) => damage = damage.or(Some(found)),
             }
         }
@@ -371,7 +379,7 @@ fn check_roots(file: &TreeFile, uuid: u64, slot: &Slot) -> Result<Option<Corrupt
 }
 
 /// The roots in the order of the schema. A tree that the slot does not know is new and empty.
-fn match_schema(file: &TreeFile, trees: &Trees, slot: &Slot) -> Result<Vec<TreeRoot>> {
+pub(crate) fn match_schema(file: &TreeFile, trees: &Trees, slot: &Slot) -> Result<Vec<TreeRoot>> {
     let known = |id: &u8| trees.schema().iter().any(|tree| tree.id == *id);
     if let Some((id, _)) = slot.roots.iter().find(|(id, _)| !known(id)) {
         let ids: Vec<String> = trees.schema().iter().map(|tree| tree.id.to_string()).collect();

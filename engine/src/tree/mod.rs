@@ -23,7 +23,7 @@ pub use append::append;
 pub use cursor::{Cursor, Entry};
 pub use merge::{delete_sorted, merge};
 pub use read::{ValueRef, get, weight};
-pub use verify::{Extent, ExtentKind, TreeStats, verify};
+pub use verify::{Extent, ExtentKind, TreeStats, Visitor, survey, verify};
 
 use crate::error::{Corruption, Error};
 use crate::format::Fault;

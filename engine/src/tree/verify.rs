@@ -3,7 +3,8 @@
 //!
 //! Owns      what a sound tree is.
 //! Holds     1. every page is summed anew, whatever the source remembers;
-//!           2. every extent is shown to the visitor once, so that it can be compared with the space map.
+//!           2. every extent is shown to the visitor once, so that it can be compared with the space map;
+//!           3. damage is shown with the range of keys that it hides, and what lies beside it is still walked.
 //! Never     repairs.
 
 use super::read::{ExtentBuf, Node, open_root, read_blob, walk_blob};
@@ -29,6 +30,10 @@ pub struct Extent {
     pub page: PageId,
     pub npages: u16,
     pub birth: u64,
+    /// 0 in leaves and blobs.
+    pub level: u8,
+    /// Entries of a leaf, children of a branch, 0 in a blob.
+    pub entries: u32,
     /// Bytes of content; the rest of the pages is zeros.
     pub used: u32,
 }
@@ -50,6 +55,36 @@ pub struct TreeStats {
     pub used: u64,
 }
 
+/// Who is shown what a walk finds.
+pub trait Visitor {
+    /// An extent whose pages are all whole.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn extent(&mut self, extent: &Extent) -> Result<(), Error>;
+
+    /// Damage, or a page that cannot be read. The keys from `low` up to `high`, which is `None` for no bound, are
+    /// not walked any further.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn damage(&mut self, error: Error, low: &[u8], high: Option<&[u8]>) -> Result<(), Error>;
+}
+
+/// A visitor for whom the first damage is the last.
+struct Strict<'v, V>(&'v mut V);
+
+impl<V: FnMut(&Extent)> Visitor for Strict<'_, V> {
+    fn extent(&mut self, extent: &Extent) -> Result<(), Error> {
+        (self.0)(extent);
+        Ok(())
+    }
+
+    fn damage(&mut self, error: Error, _: &[u8], _: Option<&[u8]>) -> Result<(), Error> {
+        Err(error)
+    }
+}
+
 /// Walks the whole tree: structure, checksums of all pages, births, order of keys, separators, weights, and the counts
 /// of the root. Memory follows the height.
 ///
@@ -64,23 +99,46 @@ pub fn verify<S>(
 where
     S: PageSource + ?Sized,
 {
+    survey(src, ctx, root, &mut Strict(visitor))
+}
+
+/// The walk of [`verify`], which goes on beside damage: the figures are then of what was walked.
+///
+/// # Errors
+/// What the visitor answers.
+pub fn survey<S>(src: &S, ctx: &Ctx, root: &TreeRoot, visitor: &mut impl Visitor) -> Result<TreeStats, Error>
+where
+    S: PageSource + ?Sized,
+{
     let src = Doubting(src);
-    let mut walk = Walk { src: &src, ctx, visitor, stats: TreeStats::default(), last: None };
-    let Some((node, _)) = open_root(&src, ctx, root)? else { return Ok(walk.stats) };
+    let stats = TreeStats::default();
+    let mut walk = Walk { src: &src, ctx, visitor, stats, last: None, damages: 0, ended: false };
+    let (node, weight) = match open_root(&src, ctx, root) {
+        Ok(None) => return Ok(walk.stats),
+        Ok(Some((node, _))) => {
+            let weight = walk.node(&node, &[], None);
+            let weight = walk.settle(weight, &[], None)?;
+            (node, weight.unwrap_or(0))
+        }
+        Err(error) => {
+            walk.settle(Err(error), &[], None)?;
+            return Ok(walk.stats);
+        }
+    };
     walk.stats.height = root.height;
-    let weight = walk.node(&node, None)?;
-    let stats = TreeStats { weight, ..walk.stats };
+    walk.stats.weight = weight;
     let stated = root.ptr.map_or(0, |ptr| ptr.weight);
     for (what, expected, found) in [
-        ("weight of the root", stated, stats.weight),
-        ("entries of the root", root.entries, stats.entries),
-        ("bytes of the root", root.bytes, stats.bytes),
+        ("weight of the root", stated, weight),
+        ("entries of the root", root.entries, walk.stats.entries),
+        ("bytes of the root", root.bytes, walk.stats.bytes),
     ] {
-        if expected != found {
-            return Err(node.extent().fault(ctx, Fault::new(what, 0, expected, found)));
+        if walk.damages == 0 && expected != found {
+            let fault = node.extent().fault(ctx, Fault::new(what, 0, expected, found));
+            walk.settle(Err(fault), &[], None)?;
         }
     }
-    Ok(stats)
+    Ok(walk.stats)
 }
 
 /// A source that remembers no verification.
@@ -111,18 +169,40 @@ struct Walk<'w, S: ?Sized, V> {
     stats: TreeStats,
     /// The largest key so far.
     last: Option<Vec<u8>>,
+    /// How often the visitor was shown damage, and whether that ended the walk.
+    damages: u64,
+    ended: bool,
 }
 
-impl<S: PageSource + ?Sized, V: FnMut(&Extent)> Walk<'_, S, V> {
-    /// Checks a node and all below it, whose keys are below `upper`. Answers the weight.
-    fn node(&mut self, node: &Node, upper: Option<&[u8]>) -> Result<u64, Error> {
+impl<S: PageSource + ?Sized, V: Visitor> Walk<'_, S, V> {
+    /// Shows the visitor what went wrong between two keys. `None` if the walk goes on beside it.
+    fn settle(
+        &mut self,
+        weight: Result<u64, Error>,
+        low: &[u8],
+        high: Option<&[u8]>,
+    ) -> Result<Option<u64>, Error> {
+        match weight {
+            Ok(weight) => Ok(Some(weight)),
+            Err(error) if self.ended => Err(error),
+            Err(error) => {
+                self.damages += 1;
+                let told = self.visitor.damage(error, low, high);
+                self.ended = told.is_err();
+                told.map(|()| None)
+            }
+        }
+    }
+
+    /// Checks a node and all below it, whose keys are from `lower` to below `upper`. Answers the weight.
+    fn node(&mut self, node: &Node, lower: &[u8], upper: Option<&[u8]>) -> Result<u64, Error> {
         self.extent(node.extent(), if node.level() == 0 { ExtentKind::Leaf } else { ExtentKind::Branch })?;
         let check = node.layout().check_end(node.extent().bytes());
         check.map_err(|fault| node.extent().fault(self.ctx, fault))?;
-        if node.level() == 0 { self.leaf(node, upper) } else { self.branch(node, upper) }
+        if node.level() == 0 { self.leaf(node, upper) } else { self.branch(node, lower, upper) }
     }
 
-    fn branch(&mut self, node: &Node, upper: Option<&[u8]>) -> Result<u64, Error> {
+    fn branch(&mut self, node: &Node, lower: &[u8], upper: Option<&[u8]>) -> Result<u64, Error> {
         let fault =
             |what, expected, found| node.extent().fault(self.ctx, Fault::new(what, 0, expected, found));
         let (mut next, mut sum) = (Vec::new(), 0u64);
@@ -142,9 +222,13 @@ impl<S: PageSource + ?Sized, V: FnMut(&Extent)> Walk<'_, S, V> {
                     self.blob(tail, node.birth())?;
                 }
             }
-            let child = Node::open(self.src, self.ctx, &ptr, node.level() - 1, node.birth())?;
-            let weight = self.node(&child, if last { upper } else { Some(&separator) })?;
-            if weight != ptr.weight {
+            let (low, high) =
+                (if index == 0 { lower } else { &next }, if last { upper } else { Some(&separator[..]) });
+            let damages = self.damages;
+            let child = Node::open(self.src, self.ctx, &ptr, node.level() - 1, node.birth());
+            let weight = child.and_then(|child| self.node(&child, low, high));
+            let weight = self.settle(weight, low, high)?.unwrap_or(ptr.weight);
+            if damages == self.damages && weight != ptr.weight {
                 let fault = Fault::new("weight of a child", 0, ptr.weight, weight);
                 return Err(node.extent().fault(self.ctx, fault));
             }
@@ -207,8 +291,16 @@ impl<S: PageSource + ?Sized, V: FnMut(&Extent)> Walk<'_, S, V> {
         }
         self.stats.pages += u64::from(head.npages);
         self.stats.used += u64::from(head.used);
-        let (page, npages, birth, used) = (head.page, head.npages, head.birth, head.used);
-        (self.visitor)(&Extent { kind, page, npages, birth, used });
-        Ok(())
+        let shown = self.visitor.extent(&Extent {
+            kind,
+            page: head.page,
+            npages: head.npages,
+            birth: head.birth,
+            level: head.level,
+            entries: head.count,
+            used: head.used,
+        });
+        self.ended |= shown.is_err();
+        shown
     }
 }

@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod inspect;
 mod model;
 mod mutants;
 mod pair;
