@@ -41,12 +41,9 @@ pub enum Error {
         "keys given to tree {tree} are out of order: report this as a bug; the store on disk is as before"
     )]
     OutOfOrder { tree: u8 },
-    /// Whoever writes the store went on so far that what was being read may have been written again. Not damage.
-    #[error(
-        "checkpoint {seq} of {} was overtaken by checkpoint {newest} while it was read: look again, or stop whoever writes it",
-        file.display()
-    )]
-    Overtaken { file: PathBuf, seq: u64, newest: u64 },
+    /// Whoever writes `file` went on so far that what was being read may have been written again. Not damage.
+    #[error("{} was written again while it was read: look again, or stop whoever writes it", file.display())]
+    Overtaken { file: PathBuf },
 }
 
 /// Where damage was found, and what was expected there. Optional fields are left out of the text.

@@ -105,7 +105,7 @@ impl Store {
             let sound = matches!(&chosen, Ok((_, None))) && ring.is_whole() && broken_twin.is_none();
             if !sound && !ring.stands(&file, superblock.uuid)? {
                 if looks == LOOKS_MAX {
-                    return Err(Error::Overtaken { file: path, seq: 0, newest: ring.newest() });
+                    return Err(Error::Overtaken { file: path });
                 }
                 looks += 1;
                 continue;
@@ -225,22 +225,22 @@ impl Store {
         if !suspect {
             return error;
         }
-        match self.overtaken() {
-            Ok(None) => error,
-            Ok(Some(newest)) => {
-                Error::Overtaken { file: self.path().to_path_buf(), seq: self.slot.seq, newest }
-            }
+        match self.is_overtaken() {
+            Ok(false) => error,
+            Ok(true) => Error::Overtaken { file: self.path().to_path_buf() },
             Err(unreadable) => unreadable,
         }
     }
 
-    /// The newest checkpoint on the medium if it, or a start that went back, may have let go of pages of this one.
-    pub fn overtaken(&self) -> Result<Option<u64>> {
+    /// Whether a newer checkpoint, or a start that went back, may have let go of pages of this one.
+    ///
+    /// # Errors
+    /// If the ring cannot be read.
+    pub fn is_overtaken(&self) -> Result<bool> {
         let now = Ring::read(&self.file, self.superblock.uuid)?;
-        let newest = now.newest();
         let place = (self.slot.seq % SLOTS) as usize;
         let kept = now.positions[place].sum == self.ring.positions[place].sum;
-        Ok((!kept || newest > self.slot.seq + SAFE_AFTER).then_some(newest))
+        Ok(!kept || now.newest() > self.slot.seq + SAFE_AFTER)
     }
 }
 

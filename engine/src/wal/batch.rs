@@ -81,12 +81,15 @@ pub enum Record {
 
 /// The state that a new segment repeats, so that the ones before it can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Carry {
-    pub(super) base: Base,
-    pub(super) hard_state: HardState,
-    /// The newest index before the segment, and its term.
-    pub(super) last_index: u64,
-    pub(super) last_term: u64,
+pub struct Carry {
+    /// The newest base.
+    pub base: Base,
+    /// The newest hard state.
+    pub hard_state: HardState,
+    /// The newest index before the segment.
+    pub last_index: u64,
+    /// Its term.
+    pub last_term: u64,
 }
 
 /// A record as it is found in a batch.

@@ -33,7 +33,7 @@ pub fn recover_any(segments: &[Vec<u8>], evidence: &Evidence) -> Outcome {
     let names: Vec<PathBuf> =
         (1..=segments.len() as u64).map(|seq| Path::new("fuzz").join(segment_name(seq, 1))).collect();
     let mut loads = 0;
-    let found = recover(&names, MEMBER_ID, evidence, |at| {
+    let found = recover(&names, MEMBER_ID, Some(evidence), |at| {
         loads += 1;
         Ok(segments[at].clone())
     });

@@ -16,6 +16,7 @@ mod files;
 #[cfg(feature = "sim")]
 pub mod fuzz;
 mod index;
+mod look;
 mod reader;
 mod recover;
 mod segment;
@@ -33,7 +34,8 @@ use crate::error::{Error, Result};
 use crate::io::{Budget, OpenHow, Progress, Vfs};
 use crate::mutants::planted;
 
-pub use self::batch::{Base, Entry, HardState, Record};
+pub use self::batch::{Base, Carry, Entry, HardState, Record};
+pub use self::look::{BatchLook, LogLook, LogRecord, SegmentLook};
 pub use self::recover::{Evidence, Tail};
 
 /// What one call of [`Wal::append`] takes: it becomes durable as a whole or not at all.
@@ -234,7 +236,7 @@ impl Wal {
         if names.is_empty() {
             return Err(crate::error::Corruption::new(dir, "there is no log segment").into());
         }
-        let found = recover::recover(&names, options.member_id, &evidence, |at| {
+        let found = recover::recover(&names, options.member_id, Some(&evidence), |at| {
             let file = files.open(&names[at])?;
             let bytes = read_durable(&names[at], &*file)?;
             handles[at] = Some(file);

@@ -76,11 +76,12 @@ pub(super) struct Recovered {
 }
 
 /// Reads the log from `files`, of which those with other names than segments must be left out. `load`
-/// gives the bytes of one, and is called once for each segment of the run.
+/// gives the bytes of one, and is called once for each segment of the run. Without `evidence` the log is held
+/// against itself alone.
 pub(super) fn recover(
     files: &[PathBuf],
     member_id: u64,
-    evidence: &Evidence,
+    evidence: Option<&Evidence>,
     mut load: impl FnMut(usize) -> Result<Vec<u8>>,
 ) -> Result<Recovered> {
     let (run, leftovers) = newest_run(files);
@@ -105,7 +106,7 @@ pub(super) fn recover(
 }
 
 /// The files of the contiguous run of seqs that ends at the newest, ascending, and all others.
-fn newest_run(files: &[PathBuf]) -> (Vec<usize>, Vec<usize>) {
+pub(super) fn newest_run(files: &[PathBuf]) -> (Vec<usize>, Vec<usize>) {
     let mut by_seq: Vec<(u64, usize)> =
         files.iter().enumerate().filter_map(|(at, path)| Some((seq_of(path)?, at))).collect();
     by_seq.sort_unstable();
@@ -303,7 +304,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Holds the log against what the tree file proves.
-    fn finish(self, evidence: &Evidence) -> Result<Recovered> {
+    fn finish(self, evidence: Option<&Evidence>) -> Result<Recovered> {
         let (Some(mut index), Some(first), Some(last)) = (self.index, self.run.first(), self.run.last())
         else {
             let dir = self.files.first().and_then(|file| file.parent()).unwrap_or(Path::new("."));
@@ -312,17 +313,14 @@ impl<'a> Reader<'a> {
         let at_end = |what: String| Error::from(Corruption::new(&self.files[last.file], what).at(last.end));
         let carry = index.carry();
         let mut new_base = None;
-        if index.base.install != evidence.install {
-            let base = Base {
-                index: evidence.applied_index,
-                term: evidence.applied_term,
-                install: evidence.install,
-            };
+        if let Some(evidence) = evidence.filter(|evidence| evidence.install != index.base.install) {
+            let (applied, term) = (evidence.applied_index, evidence.applied_term);
+            let base = Base { index: applied, term, install: evidence.install };
             index.reset(base);
             new_base = Some(base);
         }
-        if evidence.applied_index > index.last() {
-            let (applied, last) = (evidence.applied_index, index.last());
+        if let Some(applied) = evidence.map(|e| e.applied_index).filter(|applied| *applied > index.last()) {
+            let last = index.last();
             return Err(at_end(format!(
                 "the log ends at index {last}, and the tree file holds index {applied}"
             )));
@@ -331,18 +329,19 @@ impl<'a> Reader<'a> {
             let (commit, last) = (index.hard_state.commit, index.last());
             return Err(at_end(format!("the log ends at index {last}, and index {commit} was committed")));
         }
-        if let Some(term) = index.term(evidence.applied_index).filter(|term| *term != evidence.applied_term) {
-            let (applied, theirs) = (evidence.applied_index, evidence.applied_term);
-            return Err(at_end(format!(
-                "index {applied} has term {term} in the log and term {theirs} in the tree file"
-            )));
-        }
-        if index.first() > evidence.applied_index.saturating_add(1) {
-            let (from, applied) = (index.first(), evidence.applied_index);
-            let gap = format!(
-                "the log begins at index {from}, and the tree file ends at {applied}: a segment before this one is missing"
-            );
-            return Err(Corruption::new(&self.files[first.file], gap).at(0).into());
+        if let Some(Evidence { applied_index: applied, applied_term: theirs, .. }) = evidence {
+            if let Some(term) = index.term(*applied).filter(|term| term != theirs) {
+                return Err(at_end(format!(
+                    "index {applied} has term {term} in the log and term {theirs} in the tree file"
+                )));
+            }
+            if index.first() > applied.saturating_add(1) {
+                let gap = format!(
+                    "the log begins at index {}, and the tree file ends at {applied}: a segment before this one is missing",
+                    index.first()
+                );
+                return Err(Corruption::new(&self.files[first.file], gap).at(0).into());
+            }
         }
         let batches = if new_base.is_some() { BatchMap::default() } else { self.batches };
         Ok(Recovered {

@@ -130,7 +130,7 @@ fn a_look_whose_pages_are_written_again_is_overtaken_and_begins_anew() {
         while !world.step(u64::MAX) {}
     }
     let error = check(&store, &mut || ()).expect_err("its pages are another checkpoint's");
-    assert!(matches!(error, Error::Overtaken { seq: 7, newest: 15, .. }), "{error}");
+    assert!(matches!(error, Error::Overtaken { .. }), "{error}");
     let read = read(&store.view(), &MAP).expect_err("as for a reader");
     assert!(read.contains("damaged"), "{read}");
 

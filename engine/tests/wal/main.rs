@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod fuzz;
 mod golden;
+mod look;
 mod matrix;
 mod model;
 mod mutants;
