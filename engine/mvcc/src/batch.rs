@@ -27,7 +27,7 @@ use crate::store::{Shared, damaged};
 use crate::trees::{ATTACH, HIST, IDX, REV, SmallTree};
 
 /// Bytes that a record's key adds to it.
-const REVISION_BYTES: u64 = 16;
+pub(crate) const REVISION_BYTES: u64 = 16;
 
 /// Every change there is.
 pub(crate) const NEWEST: Revision = Revision::new(i64::MAX, i64::MAX);

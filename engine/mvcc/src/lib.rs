@@ -17,6 +17,7 @@ mod hist;
 mod history;
 mod holds;
 mod index;
+mod inspect;
 mod kv;
 mod meta;
 mod ops;
@@ -34,6 +35,7 @@ pub use batch::Batch;
 pub use hash::{HASHED_STORE_BYTES_MAX, HASHES_MAX, HashDone, HashScan};
 pub use history::{HistoryBudget, HistoryDone};
 pub use holds::RevisionHold;
+pub use inspect::{Change, ContentCheck, Stored};
 pub use kv::KvRef;
 pub use ops::{
     Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, PutOp, RangeEnd, RangeOp, SortOrder,

@@ -5,6 +5,7 @@ mod compact;
 mod cost;
 mod hash;
 mod history;
+mod inspect;
 mod kv;
 mod model;
 mod random;

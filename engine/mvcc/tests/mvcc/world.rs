@@ -9,9 +9,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use cairn_engine::io::Vfs;
 use cairn_engine::sim::SimVfs;
-use cairn_engine::{Db, InstallId, Options};
-use cairn_mvcc::{Batch, OpDone, OpError, PurgeBudget, PurgeProgress, Reader, RevisionEvents, SCHEMA, Store};
+use cairn_engine::{Db, InstallId, Options, inspect};
+use cairn_mvcc::{
+    Batch, OpDone, OpError, PurgeBudget, PurgeProgress, Reader, RevisionEvents, SCHEMA, Store, Stored,
+};
 
 const DIR: &str = "/member";
 
@@ -53,6 +56,13 @@ impl World {
 
     pub fn db(&self) -> &Db {
         self.db.as_ref().expect("open between steps")
+    }
+
+    /// The state that the newest checkpoint has, as one sees it who only reads the disk.
+    pub fn stored(&self) -> Stored {
+        let vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
+        let looked = inspect::Store::open(&vfs, Path::new(DIR), SCHEMA).expect("opens beside the writer");
+        Stored::new(looked.view()).expect("reads")
     }
 
     pub fn reader(&self) -> Reader {
