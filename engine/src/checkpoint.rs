@@ -36,20 +36,24 @@ use crate::schema::{TreeKind, Trees};
 use crate::space::Space;
 use crate::tree::{self, Ctx, Shape, ValueRef, Weight};
 use crate::treefile::{Source, TreeFile, count};
-use crate::view::Published;
+use crate::view::{CommitMeta, Published};
 use crate::writequeue::WriteQueue;
 
 /// The trees of one checkpoint. Whoever holds it keeps its pages from being written again.
 pub(crate) struct Checkpoint {
     pub(crate) seq: u64,
+    /// What the newest commit in it said about itself.
+    pub(crate) meta: CommitMeta,
+    pub(crate) stamp: u64,
     pub(crate) roots: Vec<TreeRoot>,
     ctxs: Vec<Ctx>,
     source: Source,
 }
 
 impl Checkpoint {
-    pub(crate) fn new(seq: u64, roots: Vec<TreeRoot>, ctxs: Vec<Ctx>, source: Source) -> Self {
-        Self { seq, roots, ctxs, source }
+    /// The checkpoint that `slot` records.
+    pub(crate) fn new(slot: Slot, roots: Vec<TreeRoot>, ctxs: Vec<Ctx>, source: Source) -> Self {
+        Self { seq: slot.seq, meta: slot.meta, stamp: slot.stamp, roots, ctxs, source }
     }
 
     pub(crate) fn get(&self, place: usize, key: &[u8]) -> Result<Option<ValueRef>> {
@@ -229,11 +233,11 @@ impl Checkpointer {
             self.written.pop_front();
         }
         self.set_log_floor(inner);
-        self.publish(inner, building, seq);
+        self.publish(inner, building, slot);
         Ok(())
     }
 
-    fn publish(&mut self, inner: &Inner, building: Building, seq: u64) {
+    fn publish(&mut self, inner: &Inner, building: Building, slot: Slot) {
         let mut source = building.source;
         let bytes = self.space.file_pages() * PAGE_BYTES as u64;
         if source.mapped().is_some_and(|reserved| reserved < bytes) {
@@ -243,7 +247,7 @@ impl Checkpointer {
         let empty = building.frozen.overlay.entries() == 0;
         self.empty_in_a_row = if empty { self.empty_in_a_row + 1 } else { 0 };
         inner.replace_purges(building.purges_taken, building.purges);
-        let next = Arc::new(Checkpoint::new(seq, building.roots, building.ctxs, source));
+        let next = Arc::new(Checkpoint::new(slot, building.roots, building.ctxs, source));
         let before = inner.publish_checkpoint(next);
         self.retained.push(before);
         count(&self.file.counters.checkpoints, 1);

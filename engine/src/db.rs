@@ -20,6 +20,7 @@ use crate::overlay::{Batch, Overlay};
 use crate::page::PAGE_BYTES;
 use crate::recover::{self, Opened, Recovered};
 use crate::schema::{AppendKey, InstallId, Schema, Trees};
+use crate::snapshot::Pins;
 use crate::space::SpaceStats;
 use crate::stats::Stats;
 use crate::treefile::TreeFile;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     /// What the log has durably, as its owner said last; `NEVER` if the owner has no log.
     log_durable: AtomicU64,
     pub(crate) log_floor: AtomicU64,
+    pub(crate) pins: Pins,
     _lock: Box<dyn FileLock>,
 }
 
@@ -129,6 +131,7 @@ impl Db {
             frozen_seq: AtomicU64::new(0),
             log_durable: AtomicU64::new(NEVER),
             log_floor: AtomicU64::new(0),
+            pins: Pins::default(),
             _lock: lock,
         };
         let checkpointer = inner.checkpointer();
@@ -261,6 +264,7 @@ impl Db {
             checkpoint_seq: figures.seq,
             confirmed_seq: figures.confirmed,
             oldest_reader_seq: figures.oldest_reader,
+            snapshots: self.0.pins.count(),
             file_bytes: bytes(figures.space.file),
             used_bytes: bytes(figures.space.used),
             free_bytes: bytes(figures.space.free),

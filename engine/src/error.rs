@@ -36,6 +36,13 @@ pub enum Error {
     /// A key, value or record that the format cannot hold.
     #[error("{what} of {bytes} bytes exceeds the limit of {bytes_max}: split it or make it smaller")]
     TooLarge { what: &'static str, bytes: u64, bytes_max: u64 },
+    /// What came of a snapshot is not what was sent. Nothing of it was kept: it is to be sent again from where its
+    /// receiver is.
+    #[error("{0}")]
+    Transfer(Box<BrokenTransfer>),
+    /// The pages of a snapshot may be written again, so there is no more of it.
+    #[error("the snapshot of checkpoint {seq} has ended: {why}; begin a new one")]
+    SnapshotEnded { seq: u64, why: &'static str },
     /// Keys that a tree's caller promised in order were not. Nothing that was written counts.
     #[error(
         "keys given to tree {tree} are out of order: report this as a bug; the store on disk is as before"
@@ -184,6 +191,33 @@ impl fmt::Display for FormatMismatch {
 impl From<FormatMismatch> for Error {
     fn from(mismatch: FormatMismatch) -> Self {
         Error::Format(Box::new(mismatch))
+    }
+}
+
+/// Where a stream of a snapshot stopped being one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenTransfer {
+    /// Frames that were taken before.
+    pub frames: u64,
+    /// What is wrong, as a phrase: "checksum of a frame".
+    pub what: &'static str,
+    pub expected: u64,
+    pub found: u64,
+}
+
+impl fmt::Display for BrokenTransfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the stream of a snapshot is broken behind frame {}: {}, expected {:#x}, found {:#x}; send it again from there",
+            self.frames, self.what, self.expected, self.found
+        )
+    }
+}
+
+impl From<BrokenTransfer> for Error {
+    fn from(broken: BrokenTransfer) -> Self {
+        Error::Transfer(Box::new(broken))
     }
 }
 

@@ -25,6 +25,7 @@ mod recover;
 mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod snapshot;
 mod space;
 mod stats;
 pub mod tree;
@@ -36,7 +37,7 @@ mod writequeue;
 
 pub use cursor::Cursor;
 pub use db::{Db, Why};
-pub use error::{Corruption, Error, FormatMismatch, IoFailure, Result};
+pub use error::{BrokenTransfer, Corruption, Error, FormatMismatch, IoFailure, Result};
 pub use fold::PurgeRequest;
 pub use maintain::Verified;
 pub use options::{Growth, Options, PageSourceKind};

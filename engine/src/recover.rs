@@ -123,7 +123,7 @@ fn uuid_of(install: InstallId) -> u64 {
     mixed ^ mixed >> 31
 }
 
-fn lock(dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
+pub(crate) fn lock(dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
     let path = dir.join(LOCK_NAME);
     options.vfs.lock(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => Error::Locked { file: path },
@@ -131,7 +131,7 @@ fn lock(dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
     })
 }
 
-fn exists(path: &Path, options: &Options) -> Result<bool> {
+pub(crate) fn exists(path: &Path, options: &Options) -> Result<bool> {
     options.vfs.exists(path).map_err(|e| Error::io("look for", path, None, e))
 }
 
@@ -147,7 +147,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     let roots = match_schema(&file, trees, chosen)?;
     let ctxs = contexts(trees, options, &file, superblock.uuid, chosen.seq);
     let source = mapped(options, &file, pages)?;
-    let checkpoint = Arc::new(Checkpoint::new(chosen.seq, roots, ctxs, source));
+    let checkpoint = Arc::new(Checkpoint::new(chosen.clone(), roots, ctxs, source));
 
     let whole = |seq| ring.whole(seq).filter(|slot| slot.high_water <= pages).map(previous);
     let before = [1, 2].map(|n| whole(chosen.seq.checked_sub(n)?));

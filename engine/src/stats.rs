@@ -19,6 +19,8 @@ pub struct Stats {
     pub confirmed_seq: u64,
     /// The oldest checkpoint that a reader holds; the newest one if no reader holds an older.
     pub oldest_reader_seq: u64,
+    /// Snapshots that hold a checkpoint.
+    pub snapshots: u64,
     /// Size of the tree file, and its parts: used by the newest checkpoint, free, waiting for later
     /// checkpoints or readers, and of the latter those that wait for readers alone.
     pub file_bytes: u64,

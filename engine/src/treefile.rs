@@ -20,7 +20,7 @@ use crate::mutants::planted;
 use crate::page::{PAGE_BYTES, PageBuf, PageId, PageSource};
 
 /// How often a failed read is tried before it counts.
-const READS_MAX: u32 = 3;
+pub(crate) const READS_MAX: u32 = 3;
 
 /// What was done to a tree file since it was opened.
 #[derive(Debug, Default)]

@@ -161,6 +161,48 @@ pub fn page_crc(first_page: &[u8], index: usize) -> Option<u32> {
     Some(u32_at(bytes, 0))
 }
 
+/// Checks every page of the extent that `bytes` begin with from what it says of itself: that it lies at `page` of the
+/// file of `uuid`, and was written by checkpoint `birth_max` or one before it. `bytes` may be its header page alone,
+/// or all of it and more; pages that are not there are not checked.
+///
+/// # Errors
+/// A [`Fault`] that counts from the start of the extent.
+pub fn check_extent(bytes: &[u8], uuid: u64, page: PageId, birth_max: u64) -> Result<Header, Fault> {
+    let header = Header::decode(bytes)?;
+    let Some(first) = bytes.get(..PAGE_BYTES) else {
+        return Err(Fault::new("bytes of a header page", 0, PAGE_BYTES as u64, bytes.len() as u64));
+    };
+    for (what, at, expected, found) in [
+        ("page number in a header", 24, page.get(), header.page.get()),
+        ("uuid in a header", 40, uuid, header.uuid),
+    ] {
+        if expected != found {
+            return Err(Fault::new(what, at, expected, found));
+        }
+    }
+    if header.birth > birth_max {
+        return Err(Fault::new("birth in a header", 32, birth_max, header.birth));
+    }
+    let sum = crc::header_page(crc::salt(uuid, page, header.birth), first);
+    if sum != header.crc {
+        return Err(Fault::new(
+            "checksum of a header page",
+            crc::HEADER_CRC_AT,
+            header.crc.into(),
+            sum.into(),
+        ));
+    }
+    let pages = bytes.chunks_exact(PAGE_BYTES).enumerate().take(header.npages.into()).skip(1);
+    for (index, bytes) in pages {
+        let sum = crc::page(crc::salt(uuid, page.plus(index as u64), header.birth), bytes);
+        let stated = page_crc(first, index).expect("the table of an extent is in its first page");
+        if sum != stated {
+            return Err(Fault::new("checksum of a page", index * PAGE_BYTES, stated.into(), sum.into()));
+        }
+    }
+    Ok(header)
+}
+
 #[inline]
 pub(super) fn body_at(npages: u16) -> usize {
     HEADER_BYTES + 4 * (usize::from(npages).saturating_sub(1))

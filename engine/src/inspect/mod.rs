@@ -133,6 +133,10 @@ impl Store {
         self.file.path()
     }
 
+    pub(crate) fn file(&self) -> &TreeFile {
+        &self.file
+    }
+
     /// What the file is.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
@@ -255,7 +259,7 @@ fn checkpoint(
     let roots = match_schema(file, trees, slot)?;
     let ctxs = contexts(trees, options, file, uuid, slot.seq);
     let source = mapped(options, file, pages)?;
-    Ok(Arc::new(Checkpoint::new(slot.seq, roots, ctxs, source)))
+    Ok(Arc::new(Checkpoint::new(slot.clone(), roots, ctxs, source)))
 }
 
 impl Ring {

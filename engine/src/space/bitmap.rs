@@ -120,6 +120,26 @@ impl Bits {
         }
     }
 
+    /// The first run of used pages at or behind `from`: start and length.
+    pub(crate) fn next_used(&self, from: u64) -> Option<(u64, u64)> {
+        let start = self.find(true, from)?;
+        Some((start, self.find(false, start).unwrap_or(REGION_PAGES) - start))
+    }
+
+    /// The first page at or behind `from` that is used, or free.
+    fn find(&self, used: bool, from: u64) -> Option<u64> {
+        let mut at = from;
+        while at < REGION_PAGES {
+            let word = if used { self.0[at as usize / 64] } else { !self.0[at as usize / 64] };
+            let rest = word >> (at % 64);
+            if rest != 0 {
+                return Some(at + u64::from(rest.trailing_zeros()));
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
+    }
+
     /// Runs of pages in `from..to` that are used (`true`) or free (`false`): start and length.
     pub(crate) fn runs(&self, used: bool, from: u64, to: u64) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
@@ -232,6 +252,9 @@ mod tests {
         let free = bits.runs(false, 2, 32_100);
         assert_eq!(free, [(3, 60), (65, 63), (192, 31_808)]);
         assert_eq!(bits.runs(true, 64, 130), [(64, 1), (128, 2)]);
+        let walk = std::iter::successors(bits.next_used(0), |(start, n)| bits.next_used(start + n));
+        assert_eq!(walk.collect::<Vec<_>>(), used);
+        assert_eq!((bits.next_used(64), bits.next_used(32_256)), (Some((64, 1)), None));
         assert_eq!(Bits::new().end(), 0);
     }
 

@@ -11,6 +11,7 @@
 mod bitmap;
 mod extents;
 mod holes;
+mod live;
 mod load;
 mod pending;
 
@@ -21,7 +22,9 @@ use bitmap::{Bits, REGION_PAGES, Version, first_data, regions};
 use extents::FreeExtents;
 use holes::Backing;
 pub(crate) use holes::HoleRule;
+pub(crate) use live::LivePages;
 pub(crate) use load::{Loaded, Previous, load};
+pub(crate) use pending::REUSE_AFTER;
 use pending::{Dead, Pending};
 
 use crate::mutants::planted;
@@ -328,6 +331,11 @@ impl Space {
             runs.into_iter().map(move |(start, n)| (i as u64 * REGION_PAGES + start, n))
         });
         runs.collect()
+    }
+
+    /// The pages that the newest checkpoint reaches, also while the next one is being built.
+    pub(crate) fn live(&self) -> LivePages {
+        LivePages::new(self.regions.iter().map(|region| region.used.clone()).collect())
     }
 
     fn give_back(&mut self, start: u64, n: u64) {

@@ -9,4 +9,5 @@ mod mutants;
 mod pair;
 mod random;
 mod rot;
+mod snapshot;
 mod threads;
