@@ -25,8 +25,13 @@ pub enum Error {
     #[error("no space left on the device for {}: free some space, or compact and delete keys", file.display())]
     NoSpace { file: PathBuf },
     /// An earlier write or sync of `file` failed, so what is durable is unknown. Final for this process.
-    #[error("writes stopped because an earlier write or sync of {} failed: check the disk, then restart; acknowledged data is replayed", file.display())]
-    Poisoned { file: PathBuf },
+    /// `full` if there was no room for it.
+    #[error(
+        "writes stopped because an earlier write or sync of {} failed{}, then restart; acknowledged data is replayed",
+        file.display(),
+        if *full { " for want of space: free some" } else { ": check the disk" }
+    )]
+    Poisoned { file: PathBuf, full: bool },
     /// Another process holds the data directory.
     #[error("{} is locked by another process: stop that process, or choose another data directory", file.display())]
     Locked { file: PathBuf },
@@ -237,6 +242,16 @@ impl Error {
         }
     }
 
+    /// What every write and sync of `file` answers after one of them failed of `self`.
+    pub(crate) fn poison(&self, file: &Path) -> Error {
+        Error::Poisoned { file: file.to_path_buf(), full: self.is_full() }
+    }
+
+    /// True if there was no room on the disk, now or at the write or sync after which there are no others.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::NoSpace { .. } | Error::Poisoned { full: true, .. })
+    }
+
     /// True if the bytes on disk are at fault, so that trying again cannot help.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::Corrupt(_))
@@ -267,5 +282,16 @@ mod tests {
             full.to_string(),
             "no space left on the device for d/x.wal: free some space, or compact and delete keys"
         );
+        assert_eq!(
+            full.poison(file).to_string(),
+            "writes stopped because an earlier write or sync of d/x.wal failed for want of space: free some, \
+             then restart; acknowledged data is replayed"
+        );
+        assert_eq!(
+            read.poison(file).to_string(),
+            "writes stopped because an earlier write or sync of d/x.wal failed: check the disk, then restart; \
+             acknowledged data is replayed"
+        );
+        assert!(full.poison(file).is_full() && !read.poison(file).is_full());
     }
 }

@@ -8,8 +8,8 @@
 //! Never     knows which page is what.
 
 use std::io::{ErrorKind, IoSlice};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -42,7 +42,8 @@ pub(crate) fn count(counter: &AtomicU64, n: u64) {
 pub(crate) struct TreeFile {
     file: Arc<dyn VFile>,
     path: Arc<Path>,
-    poisoned: AtomicBool,
+    /// What every write and sync answers since one of them failed.
+    poisoned: OnceLock<Error>,
     verified: VerifiedBits,
     pub(crate) counters: Counters,
 }
@@ -52,7 +53,7 @@ impl TreeFile {
         Self {
             file,
             path: Arc::from(path),
-            poisoned: AtomicBool::new(false),
+            poisoned: OnceLock::new(),
             verified: VerifiedBits::new(),
             counters: Counters::default(),
         }
@@ -65,10 +66,10 @@ impl TreeFile {
     /// # Errors
     /// [`Error::Poisoned`] after any failed write or sync.
     pub(crate) fn healthy(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(Error::Poisoned { file: PathBuf::from(&*self.path) });
+        match self.poisoned.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Reads from `first` until `out` is full. A failed read is tried again: it is never taken for damage.
@@ -120,7 +121,7 @@ impl TreeFile {
             Err(source) => match Error::io("allocate", &self.path, Some(from), source) {
                 full @ Error::NoSpace { .. } => Err(full),
                 other => {
-                    self.poisoned.store(true, Ordering::Release);
+                    self.poisoned.get_or_init(|| other.poison(&self.path));
                     Err(other)
                 }
             },
@@ -161,8 +162,13 @@ impl TreeFile {
 
     /// The error of a failed write or sync, after which there are no others.
     fn fatal(&self, op: &'static str, offset: Option<u64>, source: std::io::Error) -> Error {
-        self.poisoned.store(!planted("write-after-failed-sync"), Ordering::Release);
-        Error::io(op, &self.path, offset, source)
+        let error = Error::io(op, &self.path, offset, source);
+        let poisoned = error.poison(&self.path);
+        if !planted("write-after-failed-sync") {
+            self.poisoned.get_or_init(|| poisoned.clone());
+        }
+        // `NoSpace` is for what can be tried again.
+        if error.is_full() { poisoned } else { error }
     }
 }
 

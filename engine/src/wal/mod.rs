@@ -23,7 +23,7 @@ mod segment;
 mod writer;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::cache::EntryCache;
@@ -153,8 +153,8 @@ struct Shared {
     durable: DurablePoint,
     /// The append that has the newest base.
     base_no: BatchNo,
-    /// The file whose failure ended the writing.
-    poisoned: Option<PathBuf>,
+    /// What is answered since a write or sync failed.
+    poisoned: Option<Error>,
     next_segment_bytes: u64,
     stats: WalStats,
 }
@@ -363,7 +363,7 @@ impl Wal {
 
     fn poison_unless_full(&self, error: Error) -> Error {
         if let Error::Io(failure) = &error {
-            self.shared().poisoned.get_or_insert_with(|| failure.file.clone());
+            self.shared().poisoned.get_or_insert_with(|| error.poison(&failure.file));
         }
         error
     }
@@ -393,7 +393,7 @@ impl Shared {
 
     fn healthy(&self) -> Result<()> {
         match &self.poisoned {
-            Some(file) => Err(Error::Poisoned { file: file.clone() }),
+            Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }

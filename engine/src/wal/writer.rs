@@ -153,7 +153,8 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::NoSpace`] if a new segment has no room: nothing is lost, what was appended stays queued, and a
-    /// later call can succeed. Any other error is final, and every later call answers [`Error::Poisoned`].
+    /// later call can succeed. Any other error is final, and every later call answers [`Error::Poisoned`], which
+    /// is also the first answer where a write into a segment found no room.
     pub fn sync(&self) -> Result<DurablePoint> {
         self.write(true)
     }
@@ -188,12 +189,14 @@ impl Wal {
             while let Some(pending) = queue.pop_back() {
                 shared.queue.push_front(pending);
             }
-            let survives = matches!(error, Error::NoSpace { .. }) && !writer.dirty;
-            if !survives && !planted("wal-goes-on-after-a-failed-sync") {
-                let file = writer.segment.path.clone();
-                shared.poisoned.get_or_insert(file);
+            if error.is_full() && !writer.dirty {
+                return Err(error);
             }
-            return Err(error);
+            let poisoned = error.poison(&writer.segment.path);
+            if !planted("wal-goes-on-after-a-failed-sync") {
+                shared.poisoned.get_or_insert_with(|| poisoned.clone());
+            }
+            return Err(if error.is_full() { poisoned } else { error });
         }
         if !writer.dirty {
             shared.durable = DurablePoint { batch_no: writer.written, last_index: writer.end.last_index };
@@ -366,14 +369,15 @@ impl Writer {
         assert!(self.offset + BLOCK <= self.capacity, "each segment keeps room for a seal");
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         batch::begin(&mut block);
-        self.last_no += 1;
-        let place = (self.segment.salt, self.offset);
-        self.chain = batch::finish(&mut block, place, 0, self.last_no, self.durable_no, self.chain);
+        let (no, place) = (self.last_no + 1, (self.segment.salt, self.offset));
+        let chain = batch::finish(&mut block, place, 0, no, self.durable_no, self.chain);
         block.resize(BLOCK_BYTES, 0);
         self.segment
             .file
             .write_all_at(&block, self.offset)
             .map_err(|e| Error::io("write", &self.segment.path, Some(self.offset), e))?;
+        // Only now: a disk without room for it leaves the log as it is, and the next batch goes here.
+        (self.last_no, self.chain) = (no, chain);
         self.offset += BLOCK;
         self.unsynced = true;
         self.sealed = true;

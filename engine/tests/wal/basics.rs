@@ -250,6 +250,38 @@ fn a_seal_is_written_once_and_syncs_nothing() {
 }
 
 #[test]
+fn a_seal_without_room_leaves_the_log_as_it_is_and_a_batch_without_room_ends_it() {
+    check(
+        "entries 1..2 t1 10
+         sync
+         full
+         seal
+         entries 2..3 t1 10
+         sync
+         full
+         entries 3..4 t1 10
+         sync
+         sync
+         crash
+         read 1 3",
+        expect![[r#"
+            entries 1..2 t1 10 -> append 1
+            sync -> append 1 durable, last 1: 1 batches, 1 syncs
+            full -> ok
+            seal -> error: no space left on the device for /wal/0000000000000001-0000000000000001.wal: free some space, or compact and delete keys
+            entries 2..3 t1 10 -> append 2
+            sync -> append 2 durable, last 2: 1 batches, 1 syncs
+            full -> ok
+            entries 3..4 t1 10 -> append 3
+            sync -> error: writes stopped because an earlier write or sync of /wal/0000000000000001-0000000000000001.wal failed for want of space: free some, then restart; acknowledged data is replayed
+            sync -> error: writes stopped because an earlier write or sync of /wal/0000000000000001-0000000000000001.wal failed for want of space: free some, then restart; acknowledged data is replayed
+            crash -> 1..=2 t0 v0 c0 clean
+            read 1 3 -> 1t1 2t1 (2 reads)
+        "#]],
+    );
+}
+
+#[test]
 fn an_append_larger_than_any_segment_gets_one_of_its_own() {
     check(
         "entries 1..2 t1 200000

@@ -7,6 +7,7 @@
 //! base 9 t3 i8            append a base: index, term, install id
 //! sync | seal             as they are
 //! spare                   prepare one spare, all of it
+//! full                    the next write finds no room on the disk
 //! read 3 6 [bytes]        read entries
 //! term 4 | log            the term of an index | first and last index
 //! release 5               let go of segments up to index 5
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::io::{Budget, Vfs};
-use cairn_engine::sim::SimVfs;
+use cairn_engine::sim::{Fault, SimVfs};
 use cairn_engine::wal::{Base, Entry, Evidence, HardState, Record, Replay, Tail, Wal, WalOptions};
 use cairn_engine::{Error, InstallId};
 use expect_test::Expect;
@@ -128,6 +129,10 @@ fn run(wal: &Wal, disk: &SimVfs, words: &[&str], number: impl Fn(usize) -> u64) 
                     point.batch_no.0, point.last_index
                 )
             }))
+        }
+        "full" => {
+            disk.arm(Fault::NoSpace, 1);
+            "ok".into()
         }
         "seal" => told(wal.seal().map(|()| "ok".into())),
         "spare" => told(wal.prepare_spare(Budget::UNBOUNDED).map(|progress| format!("{progress:?}"))),
