@@ -88,6 +88,12 @@ impl<T> Inbox<T> {
         !(inner.closed && into.is_empty())
     }
 
+    /// The consumer ends: no more goes in, and what is in is dropped, so that nobody waits for its answer.
+    pub fn abandon(&self) {
+        self.close();
+        drop(std::mem::take(&mut self.lock().items));
+    }
+
     /// No more goes in; what is in comes out.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -129,6 +135,16 @@ mod tests {
             assert!(of_one.iter().copied().eq(0..EACH));
         }
         assert_eq!(inbox.push((9, 9)), Err((9, 9)));
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_of_a_consumer_that_ended_is_told() {
+        let inbox = Inbox::default();
+        let (to, answer) = std::sync::mpsc::channel::<()>();
+        inbox.push(to).expect("it is open");
+        inbox.abandon();
+        assert!(answer.recv().is_err(), "nobody answers");
+        assert!(inbox.push(std::sync::mpsc::channel().0).is_err(), "and nobody else can ask");
     }
 
     #[test]

@@ -42,7 +42,10 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
             match error {
                 // Nothing was written; what is free now may suffice later.
                 Error::NoSpace { .. } => {}
-                error => return shared.fail(error.to_string()),
+                error => {
+                    shared.fail(error.to_string());
+                    break;
+                }
             }
         }
         if !defragment.is_empty() {
@@ -53,6 +56,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
             }
         }
     }
+    shared.checkpointer.abandon();
 }
 
 fn work(shared: &Shared, wanted: bool) -> Result<(), Error> {

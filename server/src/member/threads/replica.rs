@@ -63,6 +63,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
             break;
         }
     }
+    shared.replica.abandon();
     replica.drain(&mut effects);
     perform(shared, &mut effects);
     shared.state.close();
