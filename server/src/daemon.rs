@@ -13,13 +13,13 @@ use crate::{
     front::{Front, Role},
     listen::{self, Listener},
     log::{Log, Value},
-    member::{Ended, Member, MemberConfig, StartError},
+    member::{Ended, Failure, FailureKind, Member, MemberConfig, StartError},
     metrics::{self, Metrics},
     notify,
     observe::Watcher,
     signals::{self, Signal},
 };
-use cairn_core::boot::BootError;
+use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
 use cairn_engine::Error as EngineError;
 use std::{
     sync::Arc,
@@ -136,9 +136,13 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
 fn ended_by_itself(log: &Log, ended: &Ended) -> End {
     match ended {
         Ended::Stopped => End::Status(ExitStatus::Done),
-        Ended::Failed(why) => {
-            let text = format!("the member stopped: {why}: start it again to recover from its log");
-            failed(log, ExitStatus::Failed, &text)
+        Ended::Failed(Failure { kind, text }) => {
+            let advice = match kind {
+                // The text says what to do.
+                FailureKind::DiskFull | FailureKind::Damaged => "",
+                FailureKind::Other => ": start it again to recover from its log",
+            };
+            failed(log, status_of_failure(*kind), &format!("the member stopped: {text}{advice}"))
         }
     }
 }
@@ -306,17 +310,29 @@ fn status_of(error: &StartError) -> ExitStatus {
         StartError::InUse(_) => ExitStatus::DataInUse,
         StartError::Access { .. } => ExitStatus::DataUnreadable,
         StartError::Boot(BootError::IdZero) => ExitStatus::Refused,
-        StartError::Boot(BootError::Engine(error)) => status_of_engine(error),
+        StartError::Boot(
+            BootError::Engine(error)
+            | BootError::Log(LogError::Engine(error))
+            | BootError::State(Fatal::Engine(error)),
+        ) => status_of_engine(error),
         StartError::Boot(_) => ExitStatus::DataDamaged,
-        StartError::Ended(_) => ExitStatus::Failed,
+        StartError::Ended(Failure { kind, .. }) => status_of_failure(*kind),
+    }
+}
+
+fn status_of_failure(kind: FailureKind) -> ExitStatus {
+    match kind {
+        FailureKind::DiskFull => ExitStatus::DiskFull,
+        FailureKind::Damaged => ExitStatus::DataDamaged,
+        FailureKind::Other => ExitStatus::Failed,
     }
 }
 
 fn status_of_engine(error: &EngineError) -> ExitStatus {
     match error {
+        full if full.is_full() => ExitStatus::DiskFull,
         EngineError::Corrupt(_) => ExitStatus::DataDamaged,
         EngineError::Io(_) => ExitStatus::DataUnreadable,
-        EngineError::NoSpace { .. } => ExitStatus::DiskFull,
         EngineError::Locked { .. } => ExitStatus::DataInUse,
         EngineError::Format(_) => ExitStatus::DataForeign,
         _ => ExitStatus::Failed,
@@ -366,4 +382,37 @@ fn say_configuration(log: &Log, config: &Config) {
             ("lease-checkpoint", config.gates.lease_checkpoint.into()),
         ],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_engine::Corruption;
+    use std::path::{Path, PathBuf};
+
+    // rule: SD-8
+    #[test]
+    fn a_full_disk_and_a_damaged_file_have_their_statuses_at_start_and_later() {
+        let file = PathBuf::from("d/f");
+        let full = EngineError::NoSpace { file: file.clone() };
+        let poisoned = EngineError::Poisoned { file: file.clone(), full: true };
+        let damaged = EngineError::from(Corruption::new(Path::new("d/f"), "checksum"));
+        let other = EngineError::Poisoned { file, full: false };
+        for (error, status) in [
+            (full, ExitStatus::DiskFull),
+            (poisoned, ExitStatus::DiskFull),
+            (damaged, ExitStatus::DataDamaged),
+            (other, ExitStatus::Failed),
+        ] {
+            for boot in [
+                BootError::Engine(error.clone()),
+                BootError::Log(LogError::Engine(error.clone())),
+                BootError::State(Fatal::Engine(error.clone())),
+            ] {
+                assert_eq!(status_of(&StartError::Boot(boot)), status, "{error}");
+            }
+            assert_eq!(status_of(&StartError::Ended(error.clone().into())), status, "{error}");
+            assert_eq!(status_of_failure(Failure::from(LogError::Engine(error)).kind), status);
+        }
+    }
 }

@@ -5,8 +5,12 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
-use cairn_core::{AutoCompaction, ClusterId, MemberId, boot::BootError};
-use cairn_engine::io::Vfs;
+use cairn_core::{
+    AutoCompaction, ClusterId, MemberId, boot::BootError, replica::log::LogError, state::Fatal,
+    watch::HistoryError,
+};
+use cairn_engine::{Error as EngineError, io::Vfs};
+use cairn_mvcc::OpError;
 use cairn_proto::etcdserverpb as pb;
 use std::{path::PathBuf, sync::Arc};
 
@@ -100,8 +104,8 @@ pub enum StartError {
     #[error("{0}")]
     Boot(#[from] BootError),
     /// It ended while it was starting.
-    #[error("{0}")]
-    Ended(String),
+    #[error("{}", .0.text)]
+    Ended(Failure),
 }
 
 /// Why a member ended.
@@ -109,8 +113,69 @@ pub enum StartError {
 pub enum Ended {
     /// By [`super::Member::stop`].
     Stopped,
-    /// Of a failure: one line that says which.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// What made a member end by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// One line: what, where, and what to do.
+    pub text: String,
+}
+
+/// What its operator has to see to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailureKind {
+    /// There was no room for a write.
+    DiskFull,
+    /// A file is damaged.
+    Damaged,
+    Other,
+}
+
+impl Failure {
+    pub(super) fn other(text: impl Into<String>) -> Failure {
+        Failure { kind: FailureKind::Other, text: text.into() }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let kind = match &error {
+            full if full.is_full() => FailureKind::DiskFull,
+            damaged if damaged.is_corrupt() => FailureKind::Damaged,
+            _ => FailureKind::Other,
+        };
+        Failure { kind, text: error.to_string() }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Failure {
+        match error {
+            LogError::Engine(error) => error.into(),
+            other => Failure::other(other.to_string()),
+        }
+    }
+}
+
+impl From<Fatal> for Failure {
+    fn from(fatal: Fatal) -> Failure {
+        match fatal {
+            Fatal::Engine(error) => error.into(),
+            other => Failure::other(other.to_string()),
+        }
+    }
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Failure {
+        match error {
+            HistoryError::Failed(OpError::Engine(error)) => error.into(),
+            other => Failure::other(format!("the watch history cannot be read: {other}")),
+        }
+    }
 }
 
 /// What the threads tell the daemon: log lines and figures.

@@ -156,7 +156,7 @@ impl Member {
         match convert::refusal(error) {
             Ok(refusal) => refusal,
             Err(engine) => {
-                self.shared.fail(engine.to_string());
+                self.shared.fail(engine);
                 errors::STOPPED
             }
         }

@@ -19,7 +19,7 @@ mod threads;
 mod watch;
 
 pub use cairn_core::{AutoCompaction, ClusterId, MemberId, Refusal};
-pub use config::{Ended, Level, MemberConfig, MemberStatus, Observer, StartError};
+pub use config::{Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, StartError};
 pub use kv::RangeChunks;
 pub use watch::WatchStream;
 
@@ -98,7 +98,9 @@ impl Member {
         let member = Member::run(opened, observer)?;
         let ended = |ended: Ended| match ended {
             Ended::Failed(why) => StartError::Ended(why),
-            Ended::Stopped => StartError::Ended("the member was stopped while it was starting".to_owned()),
+            Ended::Stopped => {
+                StartError::Ended(Failure::other("the member was stopped while it was starting"))
+            }
         };
         let mut ready = member.shared.ready.subscribe();
         tokio::select! {
@@ -174,7 +176,7 @@ impl Member {
                 threads.push(handle);
                 Ok(())
             }
-            Err(e) => Err(StartError::Ended(format!("cannot start a thread: {e}"))),
+            Err(e) => Err(StartError::Ended(Failure::other(format!("cannot start a thread: {e}")))),
         };
         start(spawn(&shared, "log", threads::log::run))?;
         start(spawn(&shared, "checkpointer", threads::checkpointer::run))?;

@@ -9,7 +9,7 @@
 
 use super::{
     admission::Admission,
-    config::{Ended, Level, MemberConfig, Observer},
+    config::{Ended, Failure, Level, MemberConfig, Observer},
     datadir::DataDir,
     queue::Inbox,
 };
@@ -209,8 +209,8 @@ impl Shared {
     }
 
     /// Ends the member for a failure: nothing is answered as done any more.
-    pub fn fail(&self, why: String) {
-        self.end(Ended::Failed(why));
+    pub fn fail(&self, why: impl Into<Failure>) {
+        self.end(Ended::Failed(why.into()));
     }
 
     /// Resolves once the member has ended.
@@ -242,7 +242,7 @@ pub(super) fn spawn(
         if let Err(panic) = result {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            shared.fail(format!("the {name} thread panicked: {text}; this is a bug"));
+            shared.fail(Failure::other(format!("the {name} thread panicked: {text}; this is a bug")));
         }
     })
 }

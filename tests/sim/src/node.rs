@@ -189,7 +189,7 @@ impl Node {
     fn perform(&mut self) -> Result<(), String> {
         let effects = &mut self.effects;
         if let Some(why) = effects.failed.take() {
-            return Err(why);
+            return Err(why.to_string());
         }
         effects.sync = false;
         if let Some(leadership) = effects.leadership.take() {

@@ -53,8 +53,12 @@ pub struct Promise {
 
 /// Why the log could not be read: damage, or a failed disk.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LogError(pub String);
+pub enum LogError {
+    #[error("{0}")]
+    Engine(#[from] cairn_engine::Error),
+    #[error("entry {index} of the log is of kind {kind}, which this version does not know")]
+    UnknownKind { index: u64, kind: u8 },
+}
 
 /// The log under a replica. Shared with the thread that syncs it.
 pub trait Log: Send + Sync {
@@ -100,13 +104,11 @@ impl Log for Wal {
 
     fn entries(&self, low: u64, high: u64, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         let known = |entry: wal::Entry| {
-            let kind = EntryKind::from_number(entry.kind).ok_or_else(|| {
-                LogError(format!(
-                    "entry {} of the log is of kind {}, which this version does not know",
-                    entry.index, entry.kind
-                ))
-            })?;
-            Ok(LogEntry { index: entry.index, term: entry.term, kind, data: entry.data })
+            let wal::Entry { index, term, kind, data } = entry;
+            match EntryKind::from_number(kind) {
+                Some(kind) => Ok(LogEntry { index, term, kind, data }),
+                None => Err(LogError::UnknownKind { index, kind }),
+            }
         };
         self.read(low, high, bytes_max)?.into_iter().map(known).collect()
     }
@@ -126,12 +128,6 @@ impl Log for Wal {
 
 /// Data of the entries in one append, one entry at least.
 const APPEND_BYTES: usize = 4 << 20;
-
-impl From<cairn_engine::Error> for LogError {
-    fn from(error: cairn_engine::Error) -> LogError {
-        LogError(error.to_string())
-    }
-}
 
 /// The log in raft-rs's hands.
 pub(super) struct LogStorage {

@@ -16,7 +16,7 @@ use crate::{Refusal, boot::draw};
 use bytes::Bytes;
 use cairn_proto::errors;
 use conf::ConfChange;
-use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
+use log::{EntryKind, Log, LogEntry, LogError, LogStorage, Promise, from_raft};
 use raft::{
     Config, RawNode, StateRole,
     eraftpb::{Entry, EntryType, Message, MessageType},
@@ -123,7 +123,7 @@ pub struct Effects<W, R> {
     /// It changed.
     pub leadership: Option<Leadership>,
     /// The log takes no more: the member is to stop for this reason, and to step the replica no more.
-    pub failed: Option<String>,
+    pub failed: Option<LogError>,
 }
 
 impl<W, R> Default for Effects<W, R> {
@@ -390,7 +390,7 @@ impl<W, R> Replica<W, R> {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             if let Some(error) = self.node.raft.store().take_failure() {
-                effects.failed = Some(error.to_string());
+                effects.failed = Some(error);
                 return;
             }
             for state in ready.take_read_states() {
@@ -423,7 +423,7 @@ impl<W, R> Replica<W, R> {
             let batch = match self.log.append(&entries, Some(promise)) {
                 Ok(batch) => batch,
                 Err(error) => {
-                    effects.failed = Some(error.to_string());
+                    effects.failed = Some(error);
                     return false;
                 }
             };

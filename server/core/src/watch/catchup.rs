@@ -15,7 +15,7 @@ use super::{
     ranges::Watched,
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use cairn_mvcc::{Event, EventKind, KeyRange, RevisionEvents};
+use cairn_mvcc::{Event, EventKind, KeyRange, OpError, RevisionEvents};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use std::{collections::VecDeque, sync::Arc};
 
@@ -34,7 +34,7 @@ pub enum HistoryError {
     #[error("the history was compacted meanwhile")]
     Compacted,
     #[error("{0}")]
-    Failed(String),
+    Failed(OpError),
 }
 
 /// Events of the past, as far as they were read.

@@ -28,7 +28,7 @@ impl ReaderHistory {
 fn told(error: OpError) -> HistoryError {
     match error {
         OpError::Compacted => HistoryError::Compacted,
-        other => HistoryError::Failed(other.to_string()),
+        other => HistoryError::Failed(other),
     }
 }
 

@@ -16,7 +16,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
     while shared.catchup.drain(&mut wakes, IDLE) && !shared.is_ended() {
         wakes.clear();
         if let Err(error) = catch_up(shared, &history) {
-            shared.fail(format!("the watch history cannot be read: {error}"));
+            shared.fail(error);
         }
     }
 }

@@ -38,35 +38,36 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
                 CheckpointMessage::Look => {}
             }
         }
-        if let Err(error) = work(shared, wanted) {
-            match error {
-                // Nothing was written; what is free now may suffice later.
-                Error::NoSpace { .. } => {}
-                error => {
-                    shared.fail(error.to_string());
-                    break;
-                }
-            }
-        }
+        judge(shared, work(shared, wanted));
         if !defragment.is_empty() {
-            let result = give_back(shared).map_err(|e| e.to_string());
+            let result = give_back(shared);
             for to in defragment {
                 // The caller may have gone away.
-                to.send(result.clone()).ok();
+                to.send(result.clone().map_err(|e| e.to_string())).ok();
             }
+            judge(shared, result);
         }
     }
     shared.checkpointer.abandon();
 }
 
-fn work(shared: &Shared, wanted: bool) -> Result<(), Error> {
-    if let Progress::More = shared.wal.prepare_spare(STEP)? {
-        shared.checkpointer.extend([CheckpointMessage::Look]);
+/// A failed write or sync ends the member.
+fn judge(shared: &Shared, result: Result<(), Error>) {
+    match result {
+        // Nothing was written; what is free now may suffice later.
+        Ok(()) | Err(Error::NoSpace { .. }) => {}
+        Err(error) => shared.fail(error),
     }
+}
+
+fn work(shared: &Shared, wanted: bool) -> Result<(), Error> {
+    let spare = shared.wal.prepare_spare(STEP);
+    // Also when there was no room for a spare: a checkpoint lets segments of the log go.
     if wanted || shared.db.checkpoint_due(shared.now_ms()).is_some() || shared.db.tidy_due() {
         checkpoint(shared)?;
     }
-    if let Progress::More = shared.db.punch(shared.now_ms(), STEP)? {
+    let holes = shared.db.punch(shared.now_ms(), STEP)?;
+    if spare? == Progress::More || holes == Progress::More {
         shared.checkpointer.extend([CheckpointMessage::Look]);
     }
     Ok(())

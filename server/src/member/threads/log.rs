@@ -64,11 +64,11 @@ fn sync(shared: &Shared) {
                     shared.log(Level::Error, "no space for the log", &[("error", error.to_string())]);
                 }
                 if shared.is_ended() {
-                    return shared.fail(error.to_string());
+                    return shared.fail(error);
                 }
                 std::thread::sleep(FULL_RETRY);
             }
-            Err(error) => return shared.fail(error.to_string()),
+            Err(error) => return shared.fail(error),
         }
     }
 }
@@ -77,6 +77,6 @@ fn seal(shared: &Shared) {
     match shared.wal.seal() {
         Ok(()) => {}
         Err(Error::NoSpace { .. }) => {}
-        Err(error) => shared.fail(error.to_string()),
+        Err(error) => shared.fail(error),
     }
 }

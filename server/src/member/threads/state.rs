@@ -19,7 +19,7 @@ use cairn_core::{
     lessor::{CHECKPOINTS_PER_ENTRY, SCAN_INTERVAL_MS},
     replica::{Committed, Leadership},
     state::{Applied, Fatal, Outcome, State},
-    watch::ReaderHistory,
+    watch::{HistoryError, ReaderHistory},
 };
 use cairn_mvcc::{PurgeBudget, PurgeProgress, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -83,7 +83,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
     loop {
         let open = shared.state.drain(&mut messages, running.patience());
         if let Err(fatal) = running.turn(&mut messages) {
-            shared.fail(fatal.to_string());
+            shared.fail(fatal);
         }
         if !open || shared.failed() {
             break;
@@ -177,8 +177,10 @@ impl Running<'_> {
         }
         let (wakers, lagging) = {
             let mut hub = self.shared.hub();
-            hub.publish(events, &self.history)
-                .map_err(|e| Fatal::Stored { what: "pair before an event", why: e.to_string() })?;
+            hub.publish(events, &self.history).map_err(|error| match error {
+                HistoryError::Failed(error) => error.into(),
+                other => Fatal::Stored { what: "pair before an event", why: other.to_string() },
+            })?;
             (hub.take_wakers(), hub.wants_plan())
         };
         wake_all(wakers);
