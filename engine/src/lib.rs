@@ -23,6 +23,7 @@ mod overlay;
 pub mod page;
 mod recover;
 mod schema;
+mod scrub;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod snapshot;
@@ -43,6 +44,7 @@ pub use maintain::Verified;
 pub use options::{Growth, Options, PageSourceKind};
 pub use recover::Recovered;
 pub use schema::{AppendKey, InstallId, Schema, TREES_MAX, TreeDef, TreeKind};
+pub use scrub::{Damage, Scrub, Scrubbed};
 pub use stats::Stats;
 pub use txn::WriteTxn;
 pub use view::{CommitMeta, OWNER_META_BYTES_MAX, Seq, Value, View};

@@ -87,6 +87,12 @@ impl TreeFile {
         }
     }
 
+    /// Reads from `first` until `out` is full, from the medium, once.
+    pub(crate) fn read_medium(&self, first: PageId, out: &mut [u8]) -> Result<()> {
+        let offset = first.byte_offset();
+        self.file.read_medium(out, offset).map_err(|e| Error::io("read", &self.path, Some(offset), e))
+    }
+
     /// Writes whole pages from `first` on.
     pub(crate) fn write(&self, first: PageId, parts: &[IoSlice<'_>]) -> Result<()> {
         self.healthy()?;
@@ -234,6 +240,26 @@ impl PageSource for Source {
         count(&self.file.counters.pages_verified, 1);
         self.file.verified.set(page.get());
     }
+}
+
+/// The pages as the medium has them. What passed before is not believed any longer: the kernel may have given a page
+/// up since then and read other bytes back, so whoever reads it next through memory sums it anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Medium<'f>(pub(crate) &'f TreeFile);
+
+impl PageSource for Medium<'_> {
+    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
+        self.0.forget(first, npages.into());
+        let mut buf = vec![0; npages as usize * PAGE_BYTES];
+        self.0.read_medium(first, &mut buf)?;
+        Ok(buf.into())
+    }
+
+    fn is_verified(&self, _: PageId) -> bool {
+        false
+    }
+
+    fn set_verified(&self, _: PageId) {}
 }
 
 /// One bit a page: it passed its checksum since it was last written. Grows with the file, never moves.

@@ -8,17 +8,22 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::{FileLock, MapView, OpenHow, VFile, Vfs};
 
 /// Buffers given to one `pwritev`; the kernel's own limit is 1024.
 const WRITE_SLICES_MAX: usize = 512;
+
+/// What memory, offset and length of a read past the page cache are multiples of.
+const DIRECT_ALIGN: usize = 4096;
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +33,39 @@ pub struct StdVfs;
 struct StdFile {
     file: File,
     path: PathBuf,
+    /// The same file past the page cache; `None` inside where the system has no such thing.
+    direct: OnceLock<Option<File>>,
+}
+
+impl StdFile {
+    /// The file by its descriptor, because its name may have become another file's.
+    fn direct(&self) -> Option<&File> {
+        let open = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+            OpenOptions::new().read(true).custom_flags(flags).open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+
+    /// Reads past the page cache. `false` if the system refuses this file or range such a read.
+    fn read_direct(&self, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
+        let Some(file) = self.direct() else { return Ok(false) };
+        let mut room = vec![0; bytes.len() + DIRECT_ALIGN];
+        let start = room.as_ptr().align_offset(DIRECT_ALIGN);
+        let Some(aligned) = room.get_mut(start..start + bytes.len()) else { return Ok(false) };
+        match file.read_exact_at(aligned, offset) {
+            Ok(()) => {
+                bytes.copy_from_slice(aligned);
+                Ok(true)
+            }
+            // Not aligned, or past the end: an ordinary read says what it is.
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) => {
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// A descriptor under `flock`; closing it releases the lock.
@@ -47,7 +85,7 @@ impl Vfs for StdVfs {
             OpenHow::Create => options.create(true),
             OpenHow::CreateNew => options.create_new(true),
         };
-        Ok(Arc::new(StdFile { file: options.open(path)?, path: path.to_path_buf() }))
+        Ok(Arc::new(StdFile { file: options.open(path)?, path: path.to_path_buf(), direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -108,6 +146,15 @@ impl Vfs for StdVfs {
 impl VFile for StdFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(bytes, offset)
+    }
+
+    fn read_medium(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.read_direct(bytes, offset)? {
+            return Ok(());
+        }
+        // Where a clean page is given up, the next read fetches it again.
+        rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes.len() as u64), Advice::DontNeed)?;
+        self.read_at(bytes, offset)
     }
 
     fn write_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
@@ -241,6 +288,33 @@ mod tests {
         assert_eq!(StdVfs.lock(&path).expect_err("held").kind(), io::ErrorKind::WouldBlock);
         drop(held);
         StdVfs.lock(&path).expect("free again");
+    }
+
+    #[test]
+    fn the_medium_reads_as_what_was_written_whatever_the_system_can() {
+        let on_disk = tempfile::tempdir().expect("a temporary directory");
+        let in_memory = tempfile::tempdir_in("/dev/shm").expect("one in memory");
+        for dir in [on_disk.path(), in_memory.path()] {
+            let (path, moved) = (dir.join("f"), dir.join("g"));
+            let file = StdVfs.open(&path, OpenHow::CreateNew).expect("create");
+            let bytes: Vec<u8> = (0..40_000u32).map(|n| (n / 7) as u8).collect();
+            file.write_all_at(&bytes, 0).expect("write");
+            StdVfs.rename(&path, &moved).expect("rename");
+            StdVfs.open(&path, OpenHow::CreateNew).expect("another file of that name");
+            for (at, len) in
+                [(0, 4096), (8192, 16_384), (32_768, 4096), (36_864, 3136), (5, 100), (4000, 9000)]
+            {
+                let mut read = vec![0; len];
+                file.read_medium(&mut read, at as u64).expect("read");
+                assert!(read == bytes[at..at + len], "{len} bytes at {at}");
+            }
+            file.write_all_at(b"later", 4096).expect("write");
+            let mut read = vec![0; 4096];
+            file.read_medium(&mut read, 4096).expect("read");
+            assert_eq!(&read[..5], b"later", "also what is not synced");
+            let past = file.read_medium(&mut read, 36_864).expect_err("past the end");
+            assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 
     #[test]

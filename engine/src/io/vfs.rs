@@ -52,6 +52,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 pub trait VFile: Send + Sync + fmt::Debug {
     /// Fills `bytes` from `offset`; `UnexpectedEof` if the file ends before.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+    /// As [`read_at`](VFile::read_at), but from the medium and not from the system's memory, as far as the system
+    /// can be told so.
+    fn read_medium(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(bytes, offset)
+    }
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     fn write_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes the bytes and the length durable. After an error, nothing may be concluded from a later success.

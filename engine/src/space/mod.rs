@@ -94,6 +94,23 @@ pub(crate) struct MapPage {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// The version of a region's bitmap that belongs to a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MapVersion {
+    region: u64,
+    pub(crate) page: PageId,
+    seq: u64,
+    crc: u32,
+}
+
+impl MapVersion {
+    /// Whether `bytes` are that version.
+    pub(crate) fn is(&self, bytes: &[u8], uuid: u64) -> bool {
+        let found = bitmap::decode(bytes, uuid, self.region);
+        found.is_some_and(|(seq, _, crc)| (seq, crc) == (self.seq, self.crc))
+    }
+}
+
 impl Space {
     /// The space of a file in which nothing is used and which has no room yet.
     pub(crate) fn new(uuid: u64) -> Self {
@@ -331,6 +348,16 @@ impl Space {
             runs.into_iter().map(move |(start, n)| (i as u64 * REGION_PAGES + start, n))
         });
         runs.collect()
+    }
+
+    /// The bitmap pages of the newest checkpoint, each with what tells its version from the others.
+    pub(crate) fn map_pages(&self) -> Vec<MapVersion> {
+        let regions = self.regions.iter().enumerate();
+        let versions = regions.filter_map(|(i, region)| {
+            let Version { seq, turn, crc } = *region.version.as_ref()?;
+            Some(MapVersion { region: i as u64, page: bitmap::map_page(i as u64, turn), seq, crc })
+        });
+        versions.collect()
     }
 
     /// The pages that the newest checkpoint reaches, also while the next one is being built.

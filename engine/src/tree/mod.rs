@@ -14,6 +14,7 @@ mod cursor;
 mod items;
 mod merge;
 mod read;
+mod scrub;
 mod verify;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use append::append;
 pub use cursor::{Cursor, Entry};
 pub use merge::{delete_sorted, merge};
 pub use read::{ValueRef, get, weight};
+pub use scrub::{Part, Scrubbed, scrub};
 pub use verify::{Extent, ExtentKind, TreeStats, Visitor, survey, verify};
 
 use crate::error::{Corruption, Error};

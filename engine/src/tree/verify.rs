@@ -291,7 +291,17 @@ impl<S: PageSource + ?Sized, V: Visitor> Walk<'_, S, V> {
         }
         self.stats.pages += u64::from(head.npages);
         self.stats.used += u64::from(head.used);
-        let shown = self.visitor.extent(&Extent {
+        let shown = self.visitor.extent(&extent.shown(kind));
+        self.ended |= shown.is_err();
+        shown
+    }
+}
+
+impl ExtentBuf {
+    /// The extent as a visitor sees it.
+    pub(super) fn shown(&self, kind: ExtentKind) -> Extent {
+        let head = &self.head;
+        Extent {
             kind,
             page: head.page,
             npages: head.npages,
@@ -299,8 +309,6 @@ impl<S: PageSource + ?Sized, V: Visitor> Walk<'_, S, V> {
             level: head.level,
             entries: head.count,
             used: head.used,
-        });
-        self.ended |= shown.is_err();
-        shown
+        }
     }
 }

@@ -9,5 +9,6 @@ mod mutants;
 mod pair;
 mod random;
 mod rot;
+mod scrub;
 mod snapshot;
 mod threads;
