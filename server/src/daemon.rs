@@ -10,10 +10,10 @@ use crate::{
     ETCD_VERSION,
     config::{Config, given::Remark, help::go_arch, value::format_duration},
     exit::ExitStatus,
-    front::{Front, Role},
+    front::{Front, Role, Unhealthy},
     listen::{self, Listener},
     log::{Log, Value},
-    member::{Ended, Failure, FailureKind, Member, MemberConfig, StartError},
+    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError},
     metrics::{self, Metrics},
     notify,
     observe::Watcher,
@@ -120,6 +120,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     notify_init(&log);
     let watch_leader = tokio::spawn(watch_leader(front.clone(), member.clone()));
     let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
+    let watch_log = tokio::spawn(watch_log(front.clone(), member.hung_write()));
     let end = tokio::select! {
         Ok(signal) = told => End::Signal(signal),
         ended = member.ended() => ended_by_itself(&log, &ended),
@@ -129,6 +130,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     }
     watch_leader.abort();
     watch_descriptors.abort();
+    watch_log.abort();
     stop(&log, &front, &member, &serving, tasks).await;
     end
 }
@@ -250,6 +252,15 @@ async fn watch_leader(front: Arc<Front>, member: Member) {
         interval.tick().await;
         leaderless = if member.has_leader() { 0 } else { leaderless + 1 };
         front.set_leaderless(leaderless >= LEADERLESS_CHECKS);
+    }
+}
+
+/// Tells the health service of a write of the log that hangs, until the member is gone.
+pub async fn watch_log(front: Arc<Front>, mut hung: watch::Receiver<Option<HungWrite>>) {
+    hung.mark_changed();
+    while hung.changed().await.is_ok() {
+        let hangs = hung.borrow_and_update().is_some();
+        front.set_unhealthy(Unhealthy::HungWrite, hangs);
     }
 }
 

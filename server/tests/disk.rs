@@ -1,18 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A member on a disk that has no room.
+//! A member on a disk that has no room, or that does not answer.
 //!
-//! Owns      real files behind a switch.
+//! Owns      real files behind two switches.
 //! Holds     what was acknowledged before is there after, in every case.
 //! Never     sleeps: it waits for what it expects, within a bound.
 
-use cairn::member::{Ended, FailureKind, Level, Member, MemberConfig, Observer};
+use cairn::{
+    config::{
+        Config,
+        given::{Asked, Given},
+    },
+    daemon,
+    front::{Front, Role, web},
+    log::Log,
+    member::{Ended, FailureKind, Level, Member, MemberConfig, Observer},
+    metrics::Metrics,
+};
 use cairn_engine::io::{FileLock, MapView, OpenHow, StdVfs, VFile, Vfs};
 use cairn_proto::etcdserverpb as pb;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use std::{
     future::Future,
     io::{self, ErrorKind, IoSlice},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -27,10 +39,11 @@ enum Full {
     Writes(&'static str),
 }
 
-/// The system's files; whether they have room is said by the test.
+/// The system's files; whether they have room, and whether a sync of the log ends, is said by the test.
 #[derive(Clone, Debug)]
 struct Disk {
     full: Arc<Mutex<Full>>,
+    hangs: Arc<(Mutex<bool>, Condvar)>,
 }
 
 #[derive(Debug)]
@@ -42,11 +55,16 @@ struct DiskFile {
 
 impl Disk {
     fn new() -> Disk {
-        Disk { full: Arc::new(Mutex::new(Full::Nowhere)) }
+        Disk { full: Arc::new(Mutex::new(Full::Nowhere)), hangs: Arc::default() }
     }
 
     fn set(&self, full: Full) {
         *self.full.lock().expect("no panic") = full;
+    }
+
+    fn hang(&self, hangs: bool) {
+        *self.hangs.0.lock().expect("no panic") = hangs;
+        self.hangs.1.notify_all();
     }
 }
 
@@ -99,6 +117,11 @@ impl VFile for DiskFile {
         self.file.write_at(bytes, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
+        if self.path.to_string_lossy().contains("/wal/") {
+            let (hangs, changed) = &*self.disk.hangs;
+            let held = hangs.lock().expect("no panic");
+            drop(changed.wait_while(held, |hangs| *hangs).expect("no panic"));
+        }
         self.file.sync_data()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -140,7 +163,9 @@ struct Running {
 
 impl Running {
     async fn start(dir: &Path, disk: &Disk) -> Running {
-        let config = MemberConfig { vfs: Arc::new(disk.clone()), ..MemberConfig::new(dir.to_path_buf(), 7) };
+        let mut config = MemberConfig::new(dir.to_path_buf(), 7);
+        config.vfs = Arc::new(disk.clone());
+        (config.heartbeat_ms, config.election_ms) = (10, 100);
         let (to, said) = mpsc::unbounded_channel();
         Running { member: Member::start(config, Arc::new(Said(to))).await.expect("it starts"), said }
     }
@@ -226,5 +251,52 @@ fn a_write_of_the_tree_file_that_finds_no_room_ends_the_member_as_full() {
         disk.set(Full::Writes("engine.db"));
         running.member.defragment().await.expect_err("no checkpoint");
         running.ends_and_starts_again(dir.path(), &disk, FailureKind::DiskFull).await;
+    });
+}
+
+/// `/readyz` as the daemon answers it.
+async fn ready(front: &Front) -> (StatusCode, String) {
+    let request = Request::get("/readyz").header("host", "x").body(()).expect("a request");
+    let (head, body) = web::serve(front, Role::ClientHttp, request).await.into_parts();
+    let bytes = body.collect().await.expect("whole").to_bytes();
+    (head.status, String::from_utf8(bytes.to_vec()).expect("text"))
+}
+
+// rule: HT-3
+#[test]
+fn a_hung_disk_fails_readiness_with_the_name_of_the_file_until_it_answers_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::new();
+    run(async {
+        let mut running = Running::start(dir.path(), &disk).await;
+        let member = running.member.clone();
+        let Ok(Asked::Serve(given)) = Given::read(&[], std::iter::empty()) else { panic!("no flags") };
+        let (config, _) = Config::new(&given).expect("the defaults are served");
+        let front = Arc::new(Front::new(config, Log::fallback(), Arc::new(Metrics::new(false))));
+        front.open(member.clone());
+        let mut healthy = front.healthy();
+        tokio::spawn(daemon::watch_log(front.clone(), member.hung_write()));
+        assert_eq!(ready(&front).await, (StatusCode::OK, "ok\n".to_owned()));
+
+        disk.hang(true);
+        let put_task = tokio::spawn({
+            let member = member.clone();
+            async move { member.put(put("k", 1)).await }
+        });
+        healthy.wait_for(|healthy| !healthy).await.expect("the front is there");
+        running.wait_for("a write of the log hangs").await;
+        let (status, text) = ready(&front).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let line = text.lines().find(|line| line.starts_with("[-]linearizable_read failed: a write to "));
+        assert!(line.is_some_and(|line| line.contains("/wal/") && line.contains(".wal has been")), "{text}");
+        assert!(!put_task.is_finished(), "it is not durable");
+        assert_eq!(member.range(get("k")).await.expect("reads go on").kvs.len(), 0);
+
+        disk.hang(false);
+        healthy.wait_for(|healthy| *healthy).await.expect("the front is there");
+        running.wait_for("a write of the log ended late").await;
+        assert_eq!(ready(&front).await, (StatusCode::OK, "ok\n".to_owned()));
+        put_task.await.expect("no panic").expect("put");
+        member.stop().await;
     });
 }

@@ -23,7 +23,7 @@ mod segment;
 mod writer;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::cache::EntryCache;
@@ -307,6 +307,12 @@ impl Wal {
     pub fn state(&self) -> (Base, HardState) {
         let shared = self.shared();
         (shared.index.base, shared.index.hard_state)
+    }
+
+    /// The newest segment: the one that is written. Never waits for a write.
+    pub fn segment_path(&self) -> PathBuf {
+        let shared = self.shared();
+        shared.segments.back().expect("a log has a segment").segment.path.clone()
     }
 
     /// Counts since the log was opened.

@@ -15,7 +15,7 @@ use body::Body;
 use connection::Connection;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 /// What one listener serves.
@@ -59,8 +59,20 @@ pub struct Front {
     stopping: watch::Sender<bool>,
     /// True while no leader has been known for three election timeouts (LIMIT-12).
     leaderless: watch::Sender<bool>,
-    /// What the gRPC health service says of the empty name.
+    /// Why the gRPC health service says that the empty name is not served: bits of [`Unhealthy`].
+    unhealthy: Mutex<u8>,
     healthy: watch::Sender<bool>,
+}
+
+/// A reason not to be sent requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Unhealthy {
+    Starting = 1,
+    Defragmenting = 2,
+    /// A write of the log hangs.
+    HungWrite = 4,
+    Stopping = 8,
 }
 
 impl Front {
@@ -72,6 +84,7 @@ impl Front {
             member: OnceLock::new(),
             stopping: watch::Sender::new(false),
             leaderless: watch::Sender::new(false),
+            unhealthy: Mutex::new(Unhealthy::Starting as u8),
             healthy: watch::Sender::new(false),
         }
     }
@@ -79,7 +92,7 @@ impl Front {
     /// The member is ready: requests may reach it.
     pub fn open(&self, member: Member) {
         assert!(self.member.set(member).is_ok(), "a member becomes ready once");
-        self.healthy.send_replace(true);
+        self.set_unhealthy(Unhealthy::Starting, false);
     }
 
     /// The member, once it is ready.
@@ -90,7 +103,7 @@ impl Front {
     /// Ends all streams and everything that waits without a bound.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
-        self.healthy.send_replace(false);
+        self.set_unhealthy(Unhealthy::Stopping, true);
     }
 
     pub fn stopping(&self) -> watch::Receiver<bool> {
@@ -109,7 +122,11 @@ impl Front {
         self.healthy.subscribe()
     }
 
-    pub fn set_healthy(&self, healthy: bool) {
+    /// Whether this is a reason not to be sent requests now; one is enough.
+    pub fn set_unhealthy(&self, why: Unhealthy, is: bool) {
+        let mut reasons = self.unhealthy.lock().expect("nothing fails under this lock");
+        *reasons = if is { *reasons | why as u8 } else { *reasons & !(why as u8) };
+        let healthy = *reasons == 0;
         self.healthy.send_if_modified(|now| std::mem::replace(now, healthy) != healthy);
     }
 }

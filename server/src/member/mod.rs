@@ -13,6 +13,7 @@ mod config;
 mod datadir;
 mod kv;
 mod lease;
+mod logwrite;
 mod queue;
 mod shared;
 mod threads;
@@ -21,6 +22,7 @@ mod watch;
 pub use cairn_core::{AutoCompaction, ClusterId, MemberId, Refusal};
 pub use config::{Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, StartError};
 pub use kv::RangeChunks;
+pub use logwrite::HungWrite;
 pub use watch::WatchStream;
 
 use cairn_core::{
@@ -149,6 +151,7 @@ impl Member {
             replica: Default::default(),
             state: Default::default(),
             log: Default::default(),
+            log_write: Default::default(),
             checkpointer: Default::default(),
             catchup: Default::default(),
             overlay_room: Default::default(),
@@ -204,6 +207,12 @@ impl Member {
     /// Resolves when the member has ended, by [`Member::stop`] or by a failure.
     pub async fn ended(&self) -> Ended {
         self.shared.wait_ended().await
+    }
+
+    /// A write of the log that waits for longer than an election timeout, now and at each change. A member
+    /// alone goes on answering reads, and is not ready meanwhile.
+    pub fn hung_write(&self) -> watch_channel::Receiver<Option<HungWrite>> {
+        self.shared.log_write.hung()
     }
 
     async fn join(&self) {

@@ -11,6 +11,7 @@ use super::{
     admission::Admission,
     config::{Ended, Failure, Level, MemberConfig, Observer},
     datadir::DataDir,
+    logwrite::{HungWrite, LogWrite},
     queue::Inbox,
 };
 use cairn_core::{
@@ -107,6 +108,7 @@ pub(super) struct Shared {
     pub replica: Inbox<ReplicaMessage>,
     pub state: Inbox<StateMessage>,
     pub log: Signal,
+    pub log_write: LogWrite,
     pub checkpointer: Inbox<CheckpointMessage>,
     pub catchup: Arc<Signal>,
     /// Told after each checkpoint.
@@ -187,6 +189,26 @@ impl Shared {
     fn needed_bytes(&self) -> u64 {
         let stats = self.db.stats();
         stats.used_bytes + stats.pending_bytes + stats.overlay_bytes
+    }
+
+    /// Tells of a write of the log that hangs (server.md section 7).
+    pub fn judge_log_write(&self) {
+        let limit = Duration::from_millis(self.config.election_ms);
+        if let Some(hung) = self.log_write.judge(Instant::now(), limit, || self.wal.segment_path()) {
+            self.log(Level::Warn, "a write of the log hangs", &[("file", hung.file.display().to_string())]);
+        }
+    }
+
+    /// Does what waits for the disk under the log.
+    pub fn writing_log<T>(&self, write: impl FnOnce(&Wal) -> T) -> T {
+        self.log_write.begin(Instant::now());
+        let done = write(&self.wal);
+        if let Some(HungWrite { file, since }) = self.log_write.end() {
+            let took = format!("{:?}", since.elapsed());
+            let fields = [("file", file.display().to_string()), ("took", took)];
+            self.log(Level::Warn, "a write of the log ended late", &fields);
+        }
+        done
     }
 
     /// Sends a request of the member itself through the log.

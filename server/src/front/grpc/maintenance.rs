@@ -8,7 +8,7 @@ use super::status::{Status, UNKNOWN};
 use crate::{
     ETCD_MINOR_VERSION, ETCD_VERSION,
     config::Config,
-    front::Front,
+    front::{Front, Unhealthy},
     member::{Member, MemberStatus},
 };
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -52,7 +52,7 @@ pub fn effective_quota(config: &Config) -> i64 {
 pub async fn defragment(front: &Front, member: &Member) -> Result<pb::DefragmentResponse, Status> {
     let told = front.config.gates.stop_grpc_on_defrag;
     if told {
-        front.set_healthy(false);
+        front.set_unhealthy(Unhealthy::Defragmenting, true);
     }
     front.log.info("starting defragment", &[]);
     front.metrics.defrag_inflight.set(1);
@@ -61,7 +61,7 @@ pub async fn defragment(front: &Front, member: &Member) -> Result<pb::Defragment
     front.metrics.defrag_inflight.set(0);
     front.metrics.defrag_seconds.observe(since.elapsed().as_secs_f64());
     if told {
-        front.set_healthy(true);
+        front.set_unhealthy(Unhealthy::Defragmenting, false);
     }
     match &result {
         Ok(()) => front.log.info("finished defragment", &[]),

@@ -149,7 +149,11 @@ pub async fn checks(front: &Front, path: &str, query: Option<&str>) -> Response<
 async fn probe(member: &Member, probe: Probe) -> Result<(), String> {
     match probe {
         Probe::SerializableRead => read(member, true).await,
-        Probe::LinearizableRead => read(member, false).await,
+        Probe::LinearizableRead => {
+            // With one member such a read needs no disk; what the next write needs hangs.
+            let hung = member.hung_write().borrow().as_ref().map(ToString::to_string);
+            if let Some(hung) = hung { Err(hung) } else { read(member, false).await }
+        }
         Probe::NonLearner if member.status().is_learner => Err("not supported for learner".into()),
         Probe::Corruption if member.status().alarms.iter().any(|a| a.alarm() == AlarmType::Corrupt) => {
             Err("alarm activated: CORRUPT".into())

@@ -9,7 +9,7 @@ use super::super::{
     config::Level,
     shared::{IDLE, ReplicaMessage, Shared},
 };
-use cairn_engine::Error;
+use cairn_engine::{Error, wal::Wal};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -47,7 +47,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
 fn sync(shared: &Shared) {
     let started = Instant::now();
     loop {
-        match shared.wal.sync() {
+        match shared.writing_log(Wal::sync) {
             Ok(point) => {
                 if shared.disk_full.swap(false, Ordering::AcqRel) {
                     shared.log(Level::Info, "the log is written again", &[]);
@@ -74,7 +74,7 @@ fn sync(shared: &Shared) {
 }
 
 fn seal(shared: &Shared) {
-    match shared.wal.seal() {
+    match shared.writing_log(Wal::seal) {
         Ok(()) => {}
         Err(Error::NoSpace { .. }) => {}
         Err(error) => shared.fail(error),

@@ -54,6 +54,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         }
         if Instant::now() >= next_tick {
             step(Input::Tick);
+            shared.judge_log_write();
             next_tick = (next_tick + tick).max(Instant::now());
         }
         shared.raft.committed.store(replica.committed(), Ordering::Release);
