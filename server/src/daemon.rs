@@ -22,6 +22,7 @@ use crate::{
 use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
 use cairn_engine::Error as EngineError;
 use std::{
+    panic::Location,
     sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -354,8 +355,8 @@ fn status_of_engine(error: &EngineError) -> ExitStatus {
 fn install_panic_hook(log: Log) {
     std::panic::set_hook(Box::new(move |info| {
         let text = info.payload_as_str().unwrap_or("a panic without a text");
-        let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        log.write(crate::log::Level::Panic, &place, text, &[]);
+        let place = info.location().unwrap_or_else(|| Location::caller());
+        log.write(crate::log::Level::Panic, place, text, &[]);
     }));
 }
 

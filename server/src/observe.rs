@@ -10,7 +10,7 @@ use crate::{
     member::{Level, Observer},
     metrics::Metrics,
 };
-use std::{sync::Arc, time::Duration};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 pub struct Watcher {
     pub log: Log,
@@ -19,7 +19,7 @@ pub struct Watcher {
 }
 
 impl Observer for Watcher {
-    fn log(&self, level: Level, message: &str, fields: &[(&'static str, String)]) {
+    fn log(&self, place: &Location<'_>, level: Level, message: &str, fields: &[(&'static str, String)]) {
         let level = match level {
             Level::Debug => log::Level::Debug,
             Level::Info => log::Level::Info,
@@ -27,7 +27,7 @@ impl Observer for Watcher {
             Level::Error => log::Level::Error,
         };
         let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, Value::from(value.as_str()))).collect();
-        self.log.write(level, "member", message, &fields);
+        self.log.write(level, place, message, &fields);
     }
 
     fn wal_synced(&self, seconds: f64) {
@@ -51,5 +51,28 @@ impl Observer for Watcher {
 
     fn checkpointed(&self, seconds: f64) {
         self.metrics.checkpoint_seconds.observe(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogConfig, LogOutput};
+
+    // rule: LG-1
+    #[test]
+    fn a_line_of_the_member_says_where_it_was_said() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let outputs = vec![LogOutput::File(path.clone())];
+        let log = Log::open(&LogConfig { level: log::Level::Info, console: false, outputs });
+        let metrics = Arc::new(Metrics::new(false));
+        let watcher = Watcher { log: log.expect("open"), metrics, warn_apply: Duration::ZERO };
+        watcher.log(Location::caller(), Level::Warn, "m", &[("file", "f".to_owned())]);
+        let text = std::fs::read_to_string(path).expect("read");
+        let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let caller = line["caller"].as_str().expect("text");
+        assert!(caller.starts_with("src/observe.rs:"), "{caller}");
+        assert_eq!((&line["level"], &line["msg"], &line["file"]), (&"warn".into(), &"m".into(), &"f".into()));
     }
 }

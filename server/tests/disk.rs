@@ -23,6 +23,7 @@ use http_body_util::BodyExt as _;
 use std::{
     future::Future,
     io::{self, ErrorKind, IoSlice},
+    panic::Location,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
     time::Duration,
@@ -150,7 +151,8 @@ impl VFile for DiskFile {
 struct Said(mpsc::UnboundedSender<String>);
 
 impl Observer for Said {
-    fn log(&self, _level: Level, message: &str, _fields: &[(&'static str, String)]) {
+    fn log(&self, place: &Location<'_>, _: Level, message: &str, _: &[(&'static str, String)]) {
+        assert!(place.file().contains("src/member/"), "{message} was said in {place}");
         // A test that has seen enough no longer listens.
         self.0.send(message.to_owned()).ok();
     }

@@ -10,12 +10,12 @@ use cairn::member::{Ended, Level, Member, MemberConfig, Observer, StartError, Wa
 use cairn_proto::{etcdserverpb as pb, mvccpb, serve};
 use pb::{request_op::Request, watch_request::RequestUnion};
 use prost::Message;
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, panic::Location, path::Path, sync::Arc, time::Duration};
 
 struct Quiet;
 
 impl Observer for Quiet {
-    fn log(&self, _level: Level, _message: &str, _fields: &[(&'static str, String)]) {}
+    fn log(&self, _: &Location<'_>, _: Level, _: &str, _: &[(&'static str, String)]) {}
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {

@@ -95,35 +95,36 @@ impl Log {
 
     #[track_caller]
     pub fn debug(&self, message: &str, fields: &[Field<'_>]) {
-        self.write(Level::Debug, &line::caller(Location::caller()), message, fields);
+        self.write(Level::Debug, Location::caller(), message, fields);
     }
 
     #[track_caller]
     pub fn info(&self, message: &str, fields: &[Field<'_>]) {
-        self.write(Level::Info, &line::caller(Location::caller()), message, fields);
+        self.write(Level::Info, Location::caller(), message, fields);
     }
 
     #[track_caller]
     pub fn warn(&self, message: &str, fields: &[Field<'_>]) {
-        self.write(Level::Warn, &line::caller(Location::caller()), message, fields);
+        self.write(Level::Warn, Location::caller(), message, fields);
     }
 
     #[track_caller]
     pub fn error(&self, message: &str, fields: &[Field<'_>]) {
-        self.write(Level::Error, &line::caller(Location::caller()), message, fields);
+        self.write(Level::Error, Location::caller(), message, fields);
     }
 
     /// The last line of a process that cannot go on. The caller ends it.
     #[track_caller]
     pub fn fatal(&self, message: &str, fields: &[Field<'_>]) {
-        self.write(Level::Fatal, &line::caller(Location::caller()), message, fields);
+        self.write(Level::Fatal, Location::caller(), message, fields);
     }
 
-    /// A line whose origin is told by the caller.
-    pub fn write(&self, level: Level, caller: &str, message: &str, fields: &[Field<'_>]) {
+    /// A line whose place is told by the caller.
+    pub fn write(&self, level: Level, place: &Location<'_>, message: &str, fields: &[Field<'_>]) {
         if !self.enabled(level) {
             return;
         }
+        let caller = &line::caller(place);
         let now = SystemTime::now();
         let text = if self.shared.console {
             line::console(now, level, caller, message, fields)

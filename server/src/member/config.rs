@@ -12,7 +12,7 @@ use cairn_core::{
 use cairn_engine::{Error as EngineError, io::Vfs};
 use cairn_mvcc::OpError;
 use cairn_proto::etcdserverpb as pb;
-use std::{path::PathBuf, sync::Arc};
+use std::{panic::Location, path::PathBuf, sync::Arc};
 
 /// Everything a member needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -180,8 +180,8 @@ impl From<HistoryError> for Failure {
 
 /// What the threads tell the daemon: log lines and figures.
 pub trait Observer: Send + Sync + 'static {
-    /// A line for the log.
-    fn log(&self, level: Level, message: &str, fields: &[(&'static str, String)]);
+    /// A line for the log, and where it was said.
+    fn log(&self, place: &Location<'_>, level: Level, message: &str, fields: &[(&'static str, String)]);
     /// One group commit of the log took so long.
     fn wal_synced(&self, _seconds: f64) {}
     /// One committed batch was applied.

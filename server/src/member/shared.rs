@@ -25,6 +25,7 @@ use cairn_core::{
 use cairn_engine::{Db, wal::Wal};
 use cairn_mvcc::Reader;
 use std::{
+    panic::Location,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -144,8 +145,9 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
+    #[track_caller]
     pub fn log(&self, level: Level, message: &str, fields: &[(&'static str, String)]) {
-        self.observer.log(level, message, fields);
+        self.observer.log(Location::caller(), level, message, fields);
     }
 
     pub fn hub(&self) -> MutexGuard<'_, Hub> {
