@@ -37,7 +37,8 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub(super) fn add(&mut self, error: Error, keys: Option<Keys>) {
+    /// One more.
+    pub fn add(&mut self, error: Error, keys: Option<Keys>) {
         self.count += 1;
         if self.damage.len() < FINDINGS_MAX {
             self.damage.push((error, keys));

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tool `engine`, as a library: a command line in, an exit status out.
+//!
+//! Owns      the way from words to a command, and from what came of it to an exit status.
+//! Holds     1. 0 is sound, 1 is damage found, 2 is could not look, 64 is a wrong command line, and nothing else is
+//!              answered;
+//!           2. results go to standard output, all else to standard error.
+//! Never     writes below a directory that it was asked to look at.
+
+pub mod bytes;
+pub mod cli;
+mod commands;
+mod outcome;
+mod output;
+mod place;
+mod progress;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+use outcome::{Failure, Outcome};
+use output::Output;
+
+/// Runs the command that `words` name, the program's own name first.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(refused) => return refuse(&refused),
+    };
+    let mut output = Output::new(cli.json);
+    let done = command(&cli.command, &mut output);
+    let done = done.and_then(|verdict| output.flush().map(|()| verdict));
+    match done {
+        Ok(verdict) => verdict.exit_code(),
+        Err(failure) => {
+            // What was printed before belongs before the reason why there is no more. If the output is what failed,
+            // the reason says so.
+            let flushed = output.flush();
+            let failure = if flushed.is_err() { Failure::OutputClosed } else { failure };
+            failure.tell();
+            failure.exit_code()
+        }
+    }
+}
+
+fn command(command: &Command, output: &mut Output) -> Outcome {
+    match command {
+        Command::Info(place) => commands::info::run(place, output),
+        Command::Check(args) => commands::check::run(args, output),
+    }
+}
+
+/// Help and version are asked for; all else is a mistake.
+fn refuse(refused: &clap::Error) -> ExitCode {
+    let asked = matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let printed = refused.print();
+    match (asked, printed) {
+        (true, Ok(())) => ExitCode::SUCCESS,
+        (true, Err(_)) => ExitCode::from(outcome::COULD_NOT_LOOK),
+        (false, _) => ExitCode::from(outcome::WRONG_USAGE),
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A store is looked at while it is written: no false damage, and not a byte of it changed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+
+use cairn_engine::{Growth, Options};
+
+use crate::world::{World, engine, state_of};
+
+const LOOKS: usize = 50;
+/// Looks that may be given up besides: on a disk without delay a writer can be faster than any look.
+const GIVEN_UP_MAX: usize = 200;
+/// The writer stands still, with everything open and locked, during one look in so many.
+const STILL_ONE_IN: usize = 5;
+
+/// Puts of one checkpoint.
+const PUTS: u64 = 40;
+
+fn small_steps() -> Options {
+    let mut options = Options::default();
+    options.growth = Growth { first_bytes: 1 << 16, step_bytes: 1 << 17, step_bytes_max: 1 << 18 };
+    options
+}
+
+/// Puts, checkpoints and releases without a pause, but for the barrier.
+fn write(
+    mut world: World,
+    stop: &AtomicBool,
+    still: &AtomicBool,
+    barrier: &Barrier,
+    checkpoints: &AtomicU64,
+) {
+    let mut n = 0u64;
+    while !stop.load(Ordering::Acquire) {
+        for _ in 0..PUTS {
+            n += 1;
+            let key = format!("registry/pods/item-{:03}", n * 7919 % 300);
+            world.put(&key, &vec![b'x'; (n % 700) as usize], 0);
+        }
+        world.compact(i64::try_from(n - PUTS).expect("a small number"));
+        world.purge();
+        world.checkpoint();
+        world.wal.release(world.db.log_floor()).expect("releases");
+        checkpoints.fetch_add(1, Ordering::Relaxed);
+        if still.swap(false, Ordering::AcqRel) {
+            barrier.wait();
+            barrier.wait();
+        }
+    }
+    world.stop();
+}
+
+#[test]
+fn fifty_looks_beside_a_writer_find_no_damage_and_change_no_byte() {
+    let world = World::in_memory(small_steps());
+    let dir = world.temp.path().to_path_buf();
+    let (stop, still) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (barrier, checkpoints) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU64::new(0)));
+    std::thread::scope(|scope| {
+        let writer = {
+            let (stop, still) = (Arc::clone(&stop), Arc::clone(&still));
+            let (barrier, checkpoints) = (Arc::clone(&barrier), Arc::clone(&checkpoints));
+            scope.spawn(move || write(world, &stop, &still, &barrier, &checkpoints))
+        };
+        let commands = [&["check"][..], &["check", "--deep"], &["info"], &["check", "--json"]];
+        let looks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (mut whole, mut given_up) = (0, 0);
+            while whole < LOOKS {
+                let command = commands[whole % commands.len()];
+                let args = [command, &["store"]].concat();
+                if (whole + given_up) % STILL_ONE_IN > 0 {
+                    let ran = engine(&dir, &args);
+                    if ran.code == 2 && ran.err.contains("was written again while it was read") {
+                        given_up += 1;
+                        assert!(given_up <= GIVEN_UP_MAX, "{whole} of {LOOKS} looks were whole");
+                    } else {
+                        ran.with(0);
+                        whole += 1;
+                    }
+                    continue;
+                }
+                still.store(true, Ordering::Release);
+                barrier.wait();
+                let before = state_of(&dir);
+                let ran = engine(&dir, &args);
+                let after = state_of(&dir);
+                barrier.wait();
+                ran.with(0);
+                whole += 1;
+                assert_eq!(before, after, "{command:?}");
+            }
+            println!("{whole} looks were whole, {given_up} given up");
+        }));
+        stop.store(true, Ordering::Release);
+        writer.join().expect("the writer ends in good order");
+        if let Err(panic) = looks {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let checkpoints = checkpoints.load(Ordering::Relaxed);
+    println!("{checkpoints} checkpoints beside them");
+    assert!(checkpoints > LOOKS as u64, "{checkpoints}");
+}

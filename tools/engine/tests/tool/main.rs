@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of the program `engine` over stores made with the public API.
+
+mod damage;
+mod info;
+mod live;
+mod usage;
+mod world;
