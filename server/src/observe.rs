@@ -10,6 +10,7 @@ use crate::{
     member::{Level, Observer},
     metrics::Metrics,
 };
+use cairn_engine::Scrubbed;
 use std::{panic::Location, sync::Arc, time::Duration};
 
 pub struct Watcher {
@@ -47,6 +48,13 @@ impl Observer for Watcher {
                 ],
             );
         }
+    }
+
+    fn scrubbed(&self, step: &Scrubbed) {
+        self.metrics.scrub_read_bytes.add(step.bytes);
+        self.metrics.scrub_passes.add(step.pass_ended.into());
+        self.metrics.scrub_reread.add(step.reread);
+        self.metrics.scrub_damage.add(step.damage.len() as u64);
     }
 
     fn checkpointed(&self, seconds: f64) {

@@ -22,6 +22,8 @@ pub enum Class {
     Refused(&'static str),
     /// Without effect in etcd too (FL-7).
     Ignored,
+    /// etcd has no such flag.
+    Own,
 }
 
 impl Class {
@@ -34,6 +36,7 @@ impl Class {
             NoEffect(why) => format!("no-effect: {why}"),
             Refused(why) => format!("refused: {why}"),
             Ignored => "ignored".into(),
+            Own => "own".into(),
         }
     }
 }
@@ -201,6 +204,8 @@ pub const FLAGS: &[Flag] = &[
         "largest encoded proposal; the transport accepts 512 KiB more; above 10 MiB a warning"),
     flag("feature-gates", Member, Gates, "", "feature-gates", AsEtcd,
         "NAME=BOOL list, also AllAlpha and AllBeta; gates are the rows of kind gate"),
+    flag("scrub-rate", Member, Uint, "10000000", "scrub-rate", Own,
+        "bytes a second at which the store is read from the disk and its checksums verified, in passes an hour apart; damage raises the CORRUPT alarm; 0 = off"),
     flag("bootstrap-defrag-threshold-megabytes", Member, Uint, "0", "bootstrap-defrag-threshold-megabytes", AsEtcd,
         "defragment at boot if that frees at least this many MB; 0 = never"),
     flag("listen-peer-urls", Listeners, Urls, "http://localhost:2380", "listen-peer-urls", Part("https and unixs are refused, TLS is not there yet"),

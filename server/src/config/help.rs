@@ -60,7 +60,7 @@ fn describe(out: &mut String, flag: &Flag) {
         Class::Part(which) => wrap(out, &format!("Here: {which}."), INDENT),
         Class::NoEffect(why) => wrap(out, &format!("No effect here: {why}."), INDENT),
         Class::Refused(why) => wrap(out, &format!("Refused here: {why}."), INDENT),
-        Class::AsEtcd | Class::Ignored => {}
+        Class::AsEtcd | Class::Ignored | Class::Own => {}
     }
 }
 

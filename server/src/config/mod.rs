@@ -52,6 +52,8 @@ pub struct Config {
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
+    /// Bytes a second; 0 does not scrub.
+    pub scrub_bytes_s: u64,
     /// Defragment at start if that frees as much; 0 never does.
     pub defrag_threshold_mb: u64,
     pub gates: Gates,
@@ -160,6 +162,7 @@ impl Config {
             quota_bytes,
             max_txn_ops: usize_of("max-txn-ops", read.uint("max-txn-ops"))?,
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,
+            scrub_bytes_s: read.uint("scrub-rate"),
             defrag_threshold_mb: read.uint("bootstrap-defrag-threshold-megabytes"),
             gates,
             listen_peer: read.listeners("listen-peer-urls")?,

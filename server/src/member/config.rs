@@ -9,7 +9,7 @@ use cairn_core::{
     AutoCompaction, ClusterId, MemberId, boot::BootError, replica::log::LogError, state::Fatal,
     watch::HistoryError,
 };
-use cairn_engine::{Error as EngineError, io::Vfs};
+use cairn_engine::{Error as EngineError, Scrubbed, io::Vfs};
 use cairn_mvcc::OpError;
 use cairn_proto::etcdserverpb as pb;
 use std::{panic::Location, path::PathBuf, sync::Arc};
@@ -35,6 +35,8 @@ pub struct MemberConfig {
     pub quota_bytes: i64,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
+    /// `--scrub-rate`: bytes a second that the scrub reads; 0 does not scrub.
+    pub scrub_bytes_s: u64,
     pub auto_compaction: AutoCompaction,
     pub watch_progress_interval_ms: u64,
     /// Remaining times of leases are recorded through the log (LEASE-26).
@@ -61,6 +63,7 @@ impl MemberConfig {
             quota_bytes: 0,
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
+            scrub_bytes_s: 10_000_000,
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
             lease_checkpoints: true,
@@ -188,6 +191,8 @@ pub trait Observer: Send + Sync + 'static {
     fn applied(&self, _entries: usize, _seconds: f64) {}
     /// One checkpoint of the tree file took so long.
     fn checkpointed(&self, _seconds: f64) {}
+    /// One step of the scrub was done.
+    fn scrubbed(&self, _step: &Scrubbed) {}
 }
 
 /// How much a line matters.

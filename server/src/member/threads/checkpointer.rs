@@ -7,6 +7,7 @@
 //! Never     holds up a writer: it works in steps, beside them.
 
 use super::super::shared::{CheckpointMessage, Shared, StateMessage};
+use super::scrubber::Scrubber;
 use cairn_engine::{
     Error,
     io::{Budget, Progress},
@@ -25,6 +26,7 @@ const ENTRIES_KEPT: u64 = 5000;
 
 pub(in super::super) fn run(shared: &Arc<Shared>) {
     let mut messages = Vec::new();
+    let mut scrubber = Scrubber::new(shared.config.scrub_bytes_s, shared.now_ms());
     loop {
         let open = shared.checkpointer.drain(&mut messages, LOOK);
         if !open || shared.failed() {
@@ -39,6 +41,9 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
             }
         }
         judge(shared, work(shared, wanted));
+        if let Some(scrubber) = &mut scrubber {
+            scrubber.work(shared);
+        }
         if !defragment.is_empty() {
             let result = give_back(shared);
             for to in defragment {
