@@ -35,7 +35,7 @@ use cairn_proto::{
     methods::{Kind, Route as AnswerRoute},
 };
 use ended::Ended;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use kv::RangePieces;
@@ -274,40 +274,43 @@ impl Call {
         grpc.streaming(Handler(Some(handler)), request).await.map(Body::from)
     }
 
-    /// One request, one answer, within the caller's deadline.
-    async fn unary<Q, M, F>(
-        &self,
+    /// One request, one answer, within the caller's deadline. On the heap, as each kind of call is: together
+    /// they would make the future of every call as large as the largest.
+    fn unary<'a, Q, M, F>(
+        &'a self,
         request: Request<Incoming>,
-        handler: impl FnOnce(Q) -> F + Send,
-    ) -> Response<Body>
+        handler: impl FnOnce(Q) -> F + Send + 'a,
+    ) -> BoxFuture<'a, Response<Body>>
     where
         Q: Message + Default + slow::Describe + 'static,
         M: Message + 'static,
-        F: Future<Output = Result<Answer<M>, Status>>,
+        F: Future<Output = Result<Answer<M>, Status>> + Send + 'a,
     {
-        let mut pieces = None;
-        let response = self
-            .serve(request, async |messages| {
-                let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
-                match self.only(messages, handler).await {
-                    Ok(Answer::Whole(message)) => Ok(Once { message: Some(message), ended: Some(ended) }),
-                    Ok(Answer::Pieces(iter, len)) => {
-                        self.front.metrics.grpc.sent(self.route.index);
-                        self.front.metrics.client_sent_bytes.add(len as u64);
-                        pieces = Some(Pieces::new(iter, ended));
-                        Ok(Once { message: None, ended: None })
+        Box::pin(async move {
+            let mut pieces = None;
+            let response = self
+                .serve(request, async |messages| {
+                    let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
+                    match self.only(messages, handler).await {
+                        Ok(Answer::Whole(message)) => Ok(Once { message: Some(message), ended: Some(ended) }),
+                        Ok(Answer::Pieces(iter, len)) => {
+                            self.front.metrics.grpc.sent(self.route.index);
+                            self.front.metrics.client_sent_bytes.add(len as u64);
+                            pieces = Some(Pieces::new(iter, ended));
+                            Ok(Once { message: None, ended: None })
+                        }
+                        Err(status) => {
+                            ended.with(status.code);
+                            Err(status)
+                        }
                     }
-                    Err(status) => {
-                        ended.with(status.code);
-                        Err(status)
-                    }
-                }
-            })
-            .await;
-        match pieces {
-            None => response,
-            Some(pieces) => response.map(|_| tonic::body::Body::new(pieces).into()),
-        }
+                })
+                .await;
+            match pieces {
+                None => response,
+                Some(pieces) => response.map(|_| tonic::body::Body::new(pieces).into()),
+            }
+        })
     }
 
     /// The answer to the only message of a request, or that it is late.
@@ -344,54 +347,58 @@ impl Call {
     }
 
     /// As [`Call::unary`], for calls that may wait without a bound: they give up when the process stops.
-    async fn waiting<Q, M, F>(
-        &self,
+    fn waiting<'a, Q, M, F>(
+        &'a self,
         request: Request<Incoming>,
-        handler: impl FnOnce(Q) -> F + Send,
-    ) -> Response<Body>
+        handler: impl FnOnce(Q) -> F + Send + 'a,
+    ) -> BoxFuture<'a, Response<Body>>
     where
         Q: Message + Default + slow::Describe + 'static,
         M: Message + 'static,
-        F: Future<Output = Result<Answer<M>, Status>>,
+        F: Future<Output = Result<Answer<M>, Status>> + Send + 'a,
     {
-        let mut stopping = self.front.stopping();
-        self.unary(request, async |request| {
-            tokio::select! {
-                answer = handler(request) => answer,
-                () = until_true(&mut stopping) => Err(errors::STOPPED.into()),
-            }
+        Box::pin(async move {
+            let mut stopping = self.front.stopping();
+            self.unary(request, async |request| {
+                tokio::select! {
+                    answer = handler(request) => answer,
+                    () = until_true(&mut stopping) => Err(errors::STOPPED.into()),
+                }
+            })
+            .await
         })
-        .await
     }
 
     /// An answer of many messages.
-    async fn stream<Q, M, S, F>(
-        &self,
+    fn stream<'a, Q, M, S, F>(
+        &'a self,
         request: Request<Incoming>,
-        open: impl FnOnce(Messages<Q>) -> F + Send,
-    ) -> Response<Body>
+        open: impl FnOnce(Messages<Q>) -> F + Send + 'a,
+    ) -> BoxFuture<'a, Response<Body>>
     where
         Q: Message + Default + 'static,
         M: Message + 'static,
         S: Stream<Item = Result<M, Status>> + Send + 'static,
-        F: Future<Output = Result<S, Status>>,
+        F: Future<Output = Result<S, Status>> + Send + 'a,
     {
-        self.serve(request, async |messages| {
-            let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
-            let end = StreamEnd {
-                stopping: self.front.stopping(),
-                leaderless: self.requires_leader.then(|| self.front.leaderless()),
-                deadline: self.deadline,
-            };
-            match open(messages).await {
-                Ok(inner) => Ok(bounded(inner, end, ended)),
-                Err(status) => {
-                    ended.with(status.code);
-                    Err(status)
+        Box::pin(async move {
+            self.serve(request, async |messages| {
+                let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
+                let end = StreamEnd {
+                    stopping: self.front.stopping(),
+                    leaderless: self.requires_leader.then(|| self.front.leaderless()),
+                    deadline: self.deadline,
+                };
+                match open(messages).await {
+                    Ok(inner) => Ok(bounded(inner, end, ended)),
+                    Err(status) => {
+                        ended.with(status.code);
+                        Err(status)
+                    }
                 }
-            }
+            })
+            .await
         })
-        .await
     }
 
     /// RT-9: a proposal that is late may yet happen, and says so in its own words.
