@@ -19,7 +19,7 @@ use cairn_core::{
 use cairn_mvcc::{OpError, RangeDone, RangeEnd, RangeOp, RangeStream, Reader, TxnDone};
 use cairn_proto::{errors, etcdserverpb as pb, serve};
 use std::{sync::atomic::Ordering, time::Duration};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 /// A range of at most this many pairs is answered on the spot.
 const PAIRS_ON_THE_SPOT: i64 = 64;
@@ -177,10 +177,14 @@ impl Member {
         let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
         let units = shared.admission.enter(data.len(), gap).await?;
         let (to, answer) = oneshot::channel();
-        let carried = Carried { command, answer: Answer::Client { to, units } };
-        if shared.replica.push(ReplicaMessage::Propose(Proposal { data, carried })).is_err() {
+        let answer_to = Answer::Client { to, units, runtime: Handle::current() };
+        let carried = Carried { command, answer: answer_to };
+        let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(Proposal { data, carried })) else {
             return Err(errors::STOPPED);
-        }
+        };
+        // Whatever else is ready on this thread proposes first: one wake-up and one sync serve it all.
+        tokio::task::yield_now().await;
+        drop(wake);
         let patience = Duration::from_millis(shared.config.request_timeout_ms());
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(result)) => result,

@@ -50,6 +50,17 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
+    /// Puts one in, and wakes the consumer only when what this returns is dropped, so that one wake-up can
+    /// serve many. Gives it back if the queue is closed.
+    pub fn put(&self, item: T) -> Result<LateWake<'_, T>, T> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(item);
+        }
+        inner.items.push(item);
+        Ok(LateWake(self))
+    }
+
     /// Puts several in with at most one wake-up. What a closed queue is given is dropped: its consumer has
     /// ended, and with it everyone who could use an answer.
     pub fn extend(&self, items: impl IntoIterator<Item = T>) {
@@ -101,6 +112,15 @@ impl<T> Inbox<T> {
     }
 }
 
+/// Owes the consumer a wake-up, unless another gives it before.
+pub struct LateWake<'a, T>(&'a Inbox<T>);
+
+impl<T> Drop for LateWake<'_, T> {
+    fn drop(&mut self) {
+        self.0.wake(self.0.lock());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +165,30 @@ mod tests {
         inbox.abandon();
         assert!(answer.recv().is_err(), "nobody answers");
         assert!(inbox.push(std::sync::mpsc::channel().0).is_err(), "and nobody else can ask");
+    }
+
+    #[test]
+    fn a_late_wake_wakes_once_whoever_gives_it() {
+        let inbox = Arc::new(Inbox::default());
+        let consumer = thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                let mut batch = Vec::new();
+                let open = inbox.drain(&mut batch, Duration::from_secs(600));
+                (open, batch)
+            }
+        });
+        while !inbox.lock().waiting {
+            thread::yield_now();
+        }
+        let first = inbox.put(1).expect("it is open");
+        let second = inbox.put(2).expect("it is open");
+        assert!(inbox.lock().waiting, "woken before anything was dropped");
+        drop(second);
+        assert_eq!(consumer.join().expect("no panic"), (true, vec![1, 2]));
+        drop(first);
+        inbox.close();
+        assert_eq!(inbox.put(3).err(), Some(3));
     }
 
     #[test]

@@ -33,13 +33,18 @@ use std::{
     task::Waker,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot, watch},
+};
 
 /// Where the outcome of a request goes.
 pub(super) enum Answer {
     Client {
         to: oneshot::Sender<Result<Applied, Refusal>>,
         units: u32,
+        /// Where the client's task runs.
+        runtime: Handle,
     },
     /// The member's own; auto-compaction learns from it whether it succeeded.
     Compaction(i64),

@@ -114,7 +114,7 @@ fn perform(shared: &Shared, effects: &mut Effects<Kept, ReadWaiter>) {
         shared.state.extend(messages);
     }
     for (kept, refusal) in effects.refused.drain(..) {
-        if let Answer::Client { to, units } = kept.answer {
+        if let Answer::Client { to, units, .. } = kept.answer {
             shared.admission.leave(units);
             // The caller may have gone away.
             to.send(Err(refusal)).ok();

@@ -28,6 +28,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+use tokio::runtime::Handle;
 
 /// Entries that are applied as one transaction; what is more waits for the next.
 const ENTRIES_PER_BATCH: usize = 4096;
@@ -191,12 +192,16 @@ impl Running<'_> {
     }
 
     fn answer(&mut self, answers: Vec<(Answer, Result<Applied, Refusal>)>) {
+        let mut units_left = 0;
+        let mut clients: Vec<(Handle, Vec<_>)> = Vec::new();
         for (answer, result) in answers {
             match answer {
-                Answer::Client { to, units } => {
-                    self.shared.admission.leave(units);
-                    // The caller may have gone away.
-                    to.send(result).ok();
+                Answer::Client { to, units, runtime } => {
+                    units_left += units;
+                    match clients.iter_mut().find(|(known, _)| known.id() == runtime.id()) {
+                        Some((_, results)) => results.push((to, result)),
+                        None => clients.push((runtime, vec![(to, result)])),
+                    }
                 }
                 Answer::Compaction(revision) => {
                     if result.is_ok() || result.as_ref().err() == Some(&errors::COMPACTED) {
@@ -207,6 +212,16 @@ impl Running<'_> {
                 }
                 Answer::Nobody => {}
             }
+        }
+        self.shared.admission.leave(units_left);
+        // Each thread that serves clients is woken once, and does the rest by itself.
+        for (runtime, results) in clients {
+            runtime.spawn(async move {
+                for (to, result) in results {
+                    // The caller may have gone away.
+                    to.send(result).ok();
+                }
+            });
         }
     }
 
