@@ -104,16 +104,16 @@ impl Stored {
     ///
     /// # Errors
     /// As [`get`](Stored::get).
-    pub fn keys(
+    pub fn keys<E: From<OpError>>(
         &self,
         keys: &KeyRange,
         revision: i64,
-        each: &mut dyn FnMut(KvRef<'_>) -> ControlFlow<()>,
-    ) -> Result<(), OpError> {
+        mut each: impl FnMut(KvRef<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let mut walk = Walk::forward(&self.view, keys, self.end_of(revision)?);
-        while let Some((_, found)) = walk.next()? {
-            let record = record_at(&self.view, found.revision)?;
-            if each(pair_of(&record)?).is_break() {
+        while let Some((_, found)) = walk.next().map_err(OpError::from)? {
+            let record = record_at(&self.view, found.revision).map_err(OpError::from)?;
+            if each(pair_of(&record).map_err(OpError::from)?)?.is_break() {
                 break;
             }
         }
@@ -132,17 +132,50 @@ impl Stored {
     ///
     /// # Errors
     /// What the trees answer, and damage in what they hold.
-    pub fn changes(&self, from: Revision, each: &mut dyn FnMut(Change<'_>) -> ControlFlow<()>) -> Result<()> {
+    pub fn changes<E: From<OpError>>(
+        &self,
+        from: Revision,
+        mut each: impl FnMut(Change<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let mut cursor = self.view.cursor(&REV);
         cursor.seek(&from.to_key());
-        while let Some((key, value)) = cursor.next()? {
-            let revision = revision_of("rev", key)?;
-            let record = Record::new(value.clone());
-            let record = record.ok_or_else(|| damaged("rev", format!("record of revision {revision}")))?;
-            let kv = pair_of(&record)?;
-            if each(Change { revision, delete: record.is_tombstone(), kv }).is_break() {
+        while let Some((key, value)) = cursor.next().map_err(OpError::from)? {
+            let revision = revision_of("rev", key).map_err(OpError::from)?;
+            let record = stored_record(revision, value).map_err(OpError::from)?;
+            let kv = pair_of(&record).map_err(OpError::from)?;
+            if each(Change { revision, delete: record.is_tombstone(), kv })?.is_break() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Shows the changes of one key that are still stored, newest first.
+    ///
+    /// # Errors
+    /// As [`changes`](Stored::changes).
+    pub fn changes_of<E: From<OpError>>(
+        &self,
+        key: &[u8],
+        mut each: impl FnMut(Change<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let cell = self.view.get(&IDX, key).map_err(OpError::from)?;
+        let mut next = match cell.as_deref() {
+            Some(cell) => Some(cell_of(cell).map_err(OpError::from)?.newest),
+            None => None,
+        };
+        while let Some(revision) = next {
+            let value = self.view.get(&REV, &revision.to_key()).map_err(OpError::from)?;
+            // What a purge has taken is followed by nothing that it left.
+            let Some(value) = value else { break };
+            let record = stored_record(revision, &value).map_err(OpError::from)?;
+            let kv = pair_of(&record).map_err(OpError::from)?;
+            each(Change { revision, delete: record.is_tombstone(), kv })?;
+            let entry = self.view.get(&HIST, &revision.to_key()).map_err(OpError::from)?;
+            next = match entry.as_deref() {
+                Some(entry) => entry_of(revision, entry).map_err(OpError::from)?.prev,
+                None => None,
+            };
         }
         Ok(())
     }
@@ -163,6 +196,10 @@ impl Stored {
         check.attachments()?;
         Ok(check.done)
     }
+}
+
+fn stored_record(revision: Revision, value: &Value) -> Result<Record> {
+    Record::new(value.clone()).ok_or_else(|| damaged("rev", format!("record of revision {revision}")).into())
 }
 
 struct Check<'c> {

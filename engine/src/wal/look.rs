@@ -121,13 +121,16 @@ impl LogLook {
     ///
     /// # Errors
     /// What `each` answers; [`Error::Overtaken`] if a segment was recycled meanwhile.
-    pub fn batches(&self, mut each: impl FnMut(&SegmentLook, &BatchLook) -> Result<()>) -> Result<()> {
+    pub fn batches<E: From<Error>>(
+        &self,
+        mut each: impl FnMut(&SegmentLook, &BatchLook) -> Result<(), E>,
+    ) -> Result<(), E> {
         for segment in &self.segments {
             let bytes = read(&segment.path, &*segment.file, segment.end)?;
             let overtaken = || Error::Overtaken { file: segment.path.clone() };
             let header = SegmentHeader::decode(&segment.path, &bytes).map_err(|_| overtaken())?;
             if header.seq != segment.seq {
-                return Err(overtaken());
+                return Err(overtaken().into());
             }
             let mut offset = BLOCK;
             while offset < segment.end {
@@ -140,16 +143,16 @@ impl LogLook {
         Ok(())
     }
 
-    /// What is whole of a log, damaged or not: every batch from its oldest segment up to the first that cannot be
-    /// read. Answers where that is, if another segment shows that the log went on.
+    /// What is whole of a log, damaged or not: every batch, with the number of its segment, from the oldest segment up
+    /// to the first batch that cannot be read. Answers where that is, if another segment shows that the log went on.
     ///
     /// # Errors
     /// What `each` answers; files that cannot be read at all.
-    pub fn whole_batches(
+    pub fn whole_batches<E: From<Error>>(
         vfs: &dyn Vfs,
         dir: &Path,
-        mut each: impl FnMut(&BatchLook) -> Result<()>,
-    ) -> Result<Option<Corruption>> {
+        mut each: impl FnMut(u64, &BatchLook) -> Result<(), E>,
+    ) -> Result<Option<Corruption>, E> {
         let mut reading = Reading::start(vfs, dir)?;
         let (run, _) = newest_run(&reading.names);
         let mut chain = None;
@@ -157,10 +160,10 @@ impl LogLook {
         for file in run {
             let bytes = reading.load(file)?;
             let path = &reading.names[file];
-            let salt = match SegmentHeader::decode(path, &bytes) {
-                Ok(header) => header.salt,
+            let (seq, salt) = match SegmentHeader::decode(path, &bytes) {
+                Ok(header) => (header.seq, header.salt),
                 Err(Error::Corrupt(damage)) => return Ok(Some(end.unwrap_or(*damage))),
-                Err(other) => return Err(other),
+                Err(other) => return Err(other.into()),
             };
             let mut offset = BLOCK;
             loop {
@@ -173,9 +176,9 @@ impl LogLook {
                     Ok(Some(found)) => found,
                     Ok(None) => break,
                     Err(Error::Corrupt(damage)) => return Ok(Some(*damage)),
-                    Err(other) => return Err(other),
+                    Err(other) => return Err(other.into()),
                 };
-                each(&batch)?;
+                each(seq, &batch)?;
                 chain = Some((header.batch_no, header.crc));
                 offset = next;
             }

@@ -190,7 +190,7 @@ fn a_log_that_is_written_released_and_recycled_beside_a_look_is_never_called_dam
             whole += 1;
             match look.batches(|_, batch| {
                 batches += u64::from(batch.bytes > 0);
-                Ok(())
+                Ok::<_, Error>(())
             }) {
                 Ok(()) | Err(Error::Overtaken { .. }) => {}
                 Err(error) => panic!("seed {seed}: {error}"),
@@ -258,12 +258,12 @@ fn what_is_whole_of_a_damaged_log_is_all_that_comes_before_the_damage() {
     drop(wal);
     let all = |disk: &SimVfs| {
         let mut indexes = Vec::new();
-        let end = LogLook::whole_batches(disk, Path::new(DIR), |batch| {
+        let end = LogLook::whole_batches(disk, Path::new(DIR), |_, batch| {
             indexes.extend(batch.records.iter().filter_map(|record| match record {
                 LogRecord::Entry(entry) => Some(entry.index),
                 _ => None,
             }));
-            Ok(())
+            Ok::<_, Error>(())
         });
         (indexes, end.expect("reads"))
     };

@@ -10,10 +10,14 @@ use std::fmt::Write as _;
 
 use serde::ser::{SerializeMap, Serializer};
 
-/// Text as it is, a backslash as `\\`, and each byte that is not printable text as `\xNN`.
+/// Text as it is, a backslash as `\\`, and each byte that is not printable text, or a space at either end, as `\xNN`.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
+    let before = bytes.iter().take_while(|byte| **byte == b' ').count();
+    let rest = &bytes[before..];
+    let behind = rest.iter().rev().take_while(|byte| **byte == b' ').count();
+    (0..before).for_each(|_| hex(&mut out, b' '));
+    for chunk in rest[..rest.len() - behind].utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.push_str("\\\\"),
@@ -26,6 +30,7 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
         chunk.invalid().iter().for_each(|byte| hex(&mut out, *byte));
     }
+    (0..behind).for_each(|_| hex(&mut out, b' '));
     out
 }
 
@@ -141,6 +146,9 @@ mod tests {
             ("gr\u{fc}n\u{85}".as_bytes(), "gr\u{fc}n\\xc2\\x85"),
             (b"\xc3", "\\xc3"),
             (b"", ""),
+            (b"a b", "a b"),
+            (b" a ", "\\x20a\\x20"),
+            (b"  ", "\\x20\\x20"),
         ] {
             assert_eq!(escaped(bytes), shown);
             assert_eq!(unescaped(shown).as_deref(), Ok(bytes));

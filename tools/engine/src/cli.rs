@@ -48,6 +48,45 @@ pub enum Command {
     /// checkpoint. All damage is named, not only the first; what lies beside it is checked too.
     #[command(verbatim_doc_comment)]
     Check(Check),
+
+    /// List keys or changes, or draw the keys as a tree
+    ///
+    /// Lists the keys that live at the newest checkpoint, or at an older revision with --at. A listing
+    /// of a running member's store is of one revision from its first line to its last.
+    /// With --changes it lists every stored change instead, in the order of revisions: what
+    /// compaction has taken is not there. With --tree keys are counted under their prefixes.
+    #[command(verbatim_doc_comment)]
+    Dump(Dump),
+
+    /// Show one key: its newest value, an older one, or all that are stored
+    #[command(verbatim_doc_comment)]
+    Get(Get),
+
+    /// Say what takes how much room: by tree, and by the prefixes of keys
+    ///
+    /// Walks all trees, and reads every key and every stored change.
+    #[command(verbatim_doc_comment)]
+    Stats(Stats),
+
+    /// Show the log: its records, or whether it is whole
+    #[command(subcommand)]
+    Wal(Wal),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Wal {
+    /// List the records of the log
+    ///
+    /// Every record of every batch, oldest first; those that a later record voids are listed too.
+    /// Of a damaged log what comes before the damage is listed.
+    #[command(verbatim_doc_comment)]
+    Dump(WalDump),
+
+    /// Check the log against itself, and against the store beside it
+    ///
+    /// DIR may also be the directory of a log alone.
+    #[command(verbatim_doc_comment)]
+    Verify(Place),
 }
 
 /// Where the files are.
@@ -69,4 +108,133 @@ pub struct Check {
     /// Check also what the trees say of each other, and the two checkpoints before
     #[arg(long)]
     pub deep: bool,
+}
+
+/// Where the store is.
+#[derive(Args, Debug)]
+pub struct StoreDir {
+    /// The data directory, or where engine.db is
+    pub dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Dump {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// List changes instead of keys
+    #[arg(long, conflicts_with_all = ["tree", "at"])]
+    pub changes: bool,
+
+    /// Count keys and bytes under each prefix instead of listing them
+    #[arg(long)]
+    pub tree: bool,
+
+    /// The revision to list keys at
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<i64>,
+
+    /// The first revision to list changes of
+    #[arg(long, value_name = "REVISION", requires = "changes")]
+    pub since: Option<i64>,
+
+    /// Only keys that begin with this
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: String,
+
+    /// Stop after so many lines
+    #[arg(long, value_name = "N", conflicts_with = "tree")]
+    pub limit: Option<u64>,
+
+    /// Print values too
+    #[arg(long, conflicts_with = "tree")]
+    pub values: bool,
+
+    #[command(flatten)]
+    pub levels: Levels,
+
+    #[command(flatten)]
+    pub typed: Typed,
+}
+
+/// How keys are grouped.
+#[derive(Args, Debug)]
+pub struct Levels {
+    /// What ends a level of a key
+    #[arg(long, value_name = "CHAR", default_value = "/")]
+    pub delimiter: char,
+
+    /// Levels of prefixes
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub depth: usize,
+}
+
+/// How a key on the command line is read.
+#[derive(Args, Debug)]
+pub struct Typed {
+    /// Read \xNN in keys as a byte and \\ as a backslash, as they are printed
+    #[arg(long)]
+    pub escaped: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Get {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// The key
+    pub key: String,
+
+    /// The revision to read at
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<i64>,
+
+    /// List all stored changes of the key, the newest first
+    #[arg(long, conflicts_with_all = ["at", "raw"])]
+    pub history: bool,
+
+    /// Print the value's bytes and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+
+    #[command(flatten)]
+    pub typed: Typed,
+}
+
+#[derive(Args, Debug)]
+pub struct Stats {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// Only keys that begin with this
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub prefix: String,
+
+    /// Prefixes to list, the largest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub top: usize,
+
+    #[command(flatten)]
+    pub levels: Levels,
+
+    #[command(flatten)]
+    pub typed: Typed,
+}
+
+#[derive(Args, Debug)]
+pub struct WalDump {
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Leave out entries with a smaller index, and all other records
+    #[arg(long, value_name = "INDEX")]
+    pub from: Option<u64>,
+
+    /// Leave out entries with this index or a larger one, and all other records
+    #[arg(long, value_name = "INDEX")]
+    pub to: Option<u64>,
+
+    /// Print the data of entries whole
+    #[arg(long)]
+    pub data: bool,
 }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Wal};
 use outcome::{Failure, Outcome};
 use output::Output;
 
@@ -51,6 +51,11 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
     match command {
         Command::Info(place) => commands::info::run(place, output),
         Command::Check(args) => commands::check::run(args, output),
+        Command::Dump(args) => commands::dump::run(args, output),
+        Command::Get(args) => commands::get::run(args, output),
+        Command::Stats(args) => commands::stats::run(args, output),
+        Command::Wal(Wal::Dump(args)) => commands::wal::dump(args, output),
+        Command::Wal(Wal::Verify(place)) => commands::wal::verify(place, output),
     }
 }
 

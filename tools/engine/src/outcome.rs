@@ -5,12 +5,11 @@
 //! Holds     damage is never answered for what could not be read, nor the other way round.
 //! Never     prints a result.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::{fmt, io};
 
 use cairn_engine::Error;
-use cairn_mvcc::OpError;
 
 pub const DAMAGED: u8 = 1;
 pub const COULD_NOT_LOOK: u8 = 2;
@@ -30,6 +29,7 @@ pub enum Failure {
     /// Damage that ends the command.
     Damage(String),
     Unable(String),
+    Usage(String),
     /// Whoever read the output stopped.
     OutputClosed,
 }
@@ -41,6 +41,13 @@ impl Verdict {
         match self {
             Verdict::Sound => ExitCode::SUCCESS,
             Verdict::Damaged => ExitCode::from(DAMAGED),
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Sound => "sound",
+            Verdict::Damaged => "damaged",
         }
     }
 
@@ -59,6 +66,7 @@ impl Failure {
     pub fn tell(&self) {
         match self {
             Failure::Damage(text) | Failure::Unable(text) => eprintln!("engine: {text}"),
+            Failure::Usage(text) => eprintln!("engine: {text}; see engine --help"),
             Failure::OutputClosed => {}
         }
     }
@@ -67,16 +75,8 @@ impl Failure {
         ExitCode::from(match self {
             Failure::Damage(_) => DAMAGED,
             Failure::Unable(_) | Failure::OutputClosed => COULD_NOT_LOOK,
+            Failure::Usage(_) => WRONG_USAGE,
         })
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Damage(text) | Failure::Unable(text) => f.write_str(text),
-            Failure::OutputClosed => f.write_str("the output was closed"),
-        }
     }
 }
 
@@ -86,15 +86,6 @@ impl From<Error> for Failure {
             Failure::Damage(error.to_string())
         } else {
             Failure::Unable(error.to_string())
-        }
-    }
-}
-
-impl From<OpError> for Failure {
-    fn from(error: OpError) -> Failure {
-        match error {
-            OpError::Engine(error) => error.into(),
-            other => Failure::Unable(other.to_string()),
         }
     }
 }

@@ -118,6 +118,11 @@ impl Table {
         if self.waiting.len() == MEASURED_ROWS { self.begin(output) } else { Ok(()) }
     }
 
+    /// Whether there was no row so far.
+    pub fn is_empty(&self) -> bool {
+        self.widths.is_none() && self.waiting.is_empty()
+    }
+
     pub fn end(&mut self, output: &mut Output) -> Outcome<()> {
         if self.widths.is_none() { self.begin(output) } else { Ok(()) }
     }
@@ -153,7 +158,9 @@ fn laid_out(columns: &[Column], widths: &[usize], cells: &[String]) -> String {
             line.push_str(&format!("{cell:<width$}"));
         }
     }
-    line.truncate(line.trim_end().len());
+    if cells.last().is_some_and(String::is_empty) {
+        line.truncate(line.trim_end().len());
+    }
     line
 }
 

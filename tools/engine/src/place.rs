@@ -35,9 +35,34 @@ impl Place {
         Ok(Place { store, log })
     }
 
+    /// The directory of the store, for a command that needs no log.
+    pub fn find_store(args: &cli::StoreDir) -> Outcome<PathBuf> {
+        Ok(Place::find(&cli::Place { dir: args.dir.clone(), wal_dir: None })?.store)
+    }
+
+    /// The log's directory, and the store's if there is one: a log may lie alone.
+    pub fn find_log(args: &cli::Place) -> Outcome<(PathBuf, Option<PathBuf>)> {
+        let alone = args.wal_dir.as_ref().unwrap_or(&args.dir);
+        match Place::find(args) {
+            Ok(Place { store, log: Some(log) }) => Ok((log, Some(store))),
+            Ok(Place { store, log: None }) => {
+                let beside = store.join("wal");
+                let beside = beside.display();
+                Err(Failure::Unable(format!("there is no log in {beside}: say where it is with --wal-dir")))
+            }
+            Err(_) if has_segments(alone) => Ok((alone.clone(), None)),
+            Err(missing) => Err(missing),
+        }
+    }
+
     pub fn store_file(&self) -> PathBuf {
         self.store.join(STORE_FILE)
     }
+}
+
+fn has_segments(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|end| end == "wal"))
 }
 
 fn missing(dir: &Path) -> String {

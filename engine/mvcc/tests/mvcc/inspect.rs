@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use cairn_engine::sim::SplitMix;
 use cairn_engine::{CommitMeta, TreeKind};
-use cairn_mvcc::{DeleteOp, KeyRange, KvRef, OpError, PutOp, RangeEnd, RangeOp, Revision, SCHEMA, Stored};
+use cairn_mvcc::{
+    Change, DeleteOp, KeyRange, KvRef, OpError, PutOp, RangeEnd, RangeOp, Revision, SCHEMA, Stored,
+};
 
 use crate::world::World;
 
@@ -36,13 +38,13 @@ fn contradictions(stored: &Stored) -> Vec<String> {
 
 fn pairs(stored: &Stored, keys: &KeyRange, revision: i64) -> Vec<Bytes> {
     let mut pairs = Vec::new();
-    let mut each = |kv: KvRef<'_>| {
-        let message = stored.get(kv.key, revision).expect("reads").expect("the walk has just seen it");
+    let each = |kv: KvRef<'_>| {
+        let message = stored.get(kv.key, revision)?.expect("the walk has just seen it");
         assert_eq!(KvRef::decode(&message), Some(kv));
         pairs.push(message);
-        ControlFlow::Continue(())
+        Ok::<_, OpError>(ControlFlow::Continue(()))
     };
-    stored.keys(keys, revision, &mut each).expect("reads");
+    stored.keys(keys, revision, each).expect("reads");
     pairs
 }
 
@@ -89,13 +91,28 @@ fn a_look_sees_what_a_reader_sees_and_trees_that_agree_amid_purges() {
             compared += 1;
         }
         assert!(matches!(stored.get(b"", revision + 1), Err(OpError::FutureRevision)));
-        let mut last = BTreeMap::new();
-        let each = &mut |change: cairn_mvcc::Change<'_>| {
-            last.insert(change.kv.key.to_vec(), change.delete);
-            ControlFlow::Continue(())
+        let mut all: BTreeMap<Vec<u8>, Vec<(Revision, bool)>> = BTreeMap::new();
+        let each = |change: Change<'_>| {
+            all.entry(change.kv.key.to_vec()).or_default().insert(0, (change.revision, change.delete));
+            Ok::<_, OpError>(ControlFlow::Continue(()))
         };
         stored.changes(Revision::default(), each).expect("reads");
-        let live = last.values().filter(|delete| !**delete).count();
+        for (key, changes) in &all {
+            let mut chain = Vec::new();
+            let each = |change: Change<'_>| {
+                assert_eq!(change.kv.key, key);
+                chain.push((change.revision, change.delete));
+                Ok::<_, OpError>(())
+            };
+            stored.changes_of(key, each).expect("reads");
+            let recent = changes.iter().filter(|(revision, _)| revision.main > compact).count();
+            assert!(
+                changes.starts_with(&chain) && chain.len() >= recent,
+                "seed {seed}: {chain:?} of {changes:?}"
+            );
+        }
+        let last: Vec<bool> = all.values().map(|changes| changes[0].1).collect();
+        let live = last.iter().filter(|delete| !**delete).count();
         assert_eq!(
             live,
             pairs(&stored, &KeyRange::all(), 0).len(),

@@ -79,7 +79,7 @@ pub fn run(args: &cli::Check, output: &mut Output) -> Outcome {
     let place = Place::find(&args.place)?;
     let mut report = look(&vfs(), &place.store, SCHEMA, |store| pass(store, args.deep))?;
     if let Some(dir) = &place.log {
-        match log::look(&place.store, dir) {
+        match log::look(dir, Some(&place.store)) {
             Ok(log) => {
                 report.log_state = "sound";
                 report.log = Some(log);
@@ -92,7 +92,7 @@ pub fn run(args: &cli::Check, output: &mut Output) -> Outcome {
             Err(other) => return Err(other.into()),
         }
     }
-    report.verdict = if report.damages == 0 { "sound" } else { "damaged" };
+    report.verdict = Verdict::of(report.damages).word();
     if output.json {
         output.json(&report)?;
     } else {

@@ -85,7 +85,7 @@ pub fn run(args: &cli::Place, output: &mut Output) -> Outcome {
     let place = Place::find(args)?;
     let (mut report, mut damages) = look(&vfs(), &place.store, SCHEMA, read)?;
     if let Some(dir) = &place.log {
-        match log::look(&place.store, dir) {
+        match log::look(dir, Some(&place.store)) {
             Ok(log) => report.log = Some(log),
             Err(error @ Error::Corrupt(_)) => {
                 report.damage.push(Damage::new(&error, None, SCHEMA));

@@ -34,8 +34,8 @@ pub struct LogReport {
     pub term: u64,
     pub vote: String,
     pub commit: u64,
-    /// Entries that the newest checkpoint does not hold yet.
-    pub not_in_checkpoint: u64,
+    /// Entries that the newest checkpoint does not hold yet; `None` for a log alone.
+    pub not_in_checkpoint: Option<u64>,
     /// The log belongs to another filling of the store: its entries count for nothing.
     pub void: bool,
     pub tail: &'static str,
@@ -50,30 +50,28 @@ pub struct TornAt {
     pub offset: u64,
 }
 
-/// Reads the log beside its store, each time against what the store's newest checkpoint proves by then.
-pub fn look(store: &Path, log: &Path) -> Result<LogReport, Error> {
-    let mut applied = 0;
-    let looked = look_at(store, log, &mut |evidence| applied = evidence.applied_index)?;
+/// Reads the log, each time against what the newest checkpoint of the store beside it proves by then.
+pub fn look(log: &Path, store: Option<&Path>) -> Result<LogReport, Error> {
+    let (looked, applied) = look_at(log, store)?;
     Ok(report(log, &looked, applied))
 }
 
-/// As [`look`], whole; `seen` is shown what each reading is held against.
-pub fn look_at(store: &Path, log: &Path, seen: &mut dyn FnMut(&Evidence)) -> Result<LogLook, Error> {
+/// The log whole, and the applied index that it was held against.
+pub fn look_at(log: &Path, store: Option<&Path>) -> Result<(LogLook, Option<u64>), Error> {
     let vfs = vfs();
-    LogLook::open(&*vfs, log, || {
-        let store = Store::open(&vfs, store, SCHEMA)?;
+    let mut applied = None;
+    let looked = LogLook::open(&*vfs, log, || {
+        let Some(dir) = store else { return Ok(None) };
+        let store = Store::open(&vfs, dir, SCHEMA)?;
         let meta = &store.slot().meta;
-        let evidence = Evidence {
-            applied_index: meta.applied_index,
-            applied_term: meta.applied_term,
-            install: store.superblock().install,
-        };
-        seen(&evidence);
-        Ok(Some(evidence))
-    })
+        applied = Some(meta.applied_index);
+        let (applied_index, applied_term) = (meta.applied_index, meta.applied_term);
+        Ok(Some(Evidence { applied_index, applied_term, install: store.superblock().install }))
+    });
+    Ok((looked?, applied))
 }
 
-pub fn report(dir: &Path, look: &LogLook, applied: u64) -> LogReport {
+fn report(dir: &Path, look: &LogLook, applied: Option<u64>) -> LogReport {
     let torn_at = match &look.tail {
         Tail::Clean => None,
         Tail::Torn { file, offset } => Some(TornAt { file: file.display().to_string(), offset: *offset }),
@@ -91,7 +89,7 @@ pub fn report(dir: &Path, look: &LogLook, applied: u64) -> LogReport {
         term: look.hard_state.term,
         vote: format!("{:x}", look.hard_state.vote),
         commit: look.hard_state.commit,
-        not_in_checkpoint: look.last_index.saturating_sub(applied),
+        not_in_checkpoint: applied.map(|applied| look.last_index.saturating_sub(applied)),
         void: look.void,
         tail: if torn_at.is_some() { "torn" } else { "clean" },
         torn_at,
@@ -124,8 +122,9 @@ impl LogReport {
         };
         match (self.void, self.not_in_checkpoint) {
             (true, _) => format!("{range}; void, since the store was filled anew"),
-            (false, 0) => format!("{range}; all in the checkpoint"),
-            (false, n) => format!("{range}; {n} not in the checkpoint yet"),
+            (false, None) => range,
+            (false, Some(0)) => format!("{range}; all in the checkpoint"),
+            (false, Some(n)) => format!("{range}; {n} not in the checkpoint yet"),
         }
     }
 }

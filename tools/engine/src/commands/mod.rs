@@ -6,8 +6,14 @@
 
 pub mod check;
 mod damage;
+pub mod dump;
+mod follow;
+pub mod get;
 pub mod info;
 mod log;
+mod pair;
+pub mod stats;
+pub mod wal;
 
 use std::sync::Arc;
 

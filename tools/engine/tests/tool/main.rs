@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the program `engine` over stores made with the public API.
 
+mod contents;
 mod damage;
 mod info;
 mod live;
+mod log;
 mod usage;
 mod world;

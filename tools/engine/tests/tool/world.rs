@@ -5,7 +5,7 @@
 //! Holds     the same calls make the same store: ids and salts are fixed.
 //! Never     runs a server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -189,6 +189,7 @@ fn described(value: &Value) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
+                let name = name.strip_suffix("_base64").unwrap_or(name);
                 assert!(FIELDS.contains(&format!("`{name}`")), "JSON.md does not describe {name}");
                 described(value);
             }
@@ -239,17 +240,17 @@ pub fn state_of(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
 /// First pages of the leaves of a tree, in order of key.
 pub fn leaves(dir: &Path, tree: &TreeDef) -> Vec<u64> {
     let store = inspect::Store::open(&vfs(), &dir.join("store/member"), SCHEMA).expect("opens");
-    let mut pages = BTreeSet::new();
+    let mut pages = Vec::new();
     let mut findings = inspect::Findings::default();
     store
         .check_tree(tree, &mut findings, &mut |extent| {
             if extent.level == 0 && extent.entries > 0 {
-                pages.insert(extent.page.get());
+                pages.push(extent.page.get());
             }
             Ok(())
         })
         .expect("walks");
-    pages.into_iter().collect()
+    pages
 }
 
 /// Flips a byte of a file.
