@@ -2,14 +2,14 @@
 //! Random histories: every operation of a store in any order, checked against the model after each.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_engine::io::{Budget, Progress, StdVfs, Vfs};
 use cairn_engine::sim::{SimVfs, SplitMix};
-use cairn_engine::{Db, PurgeRequest, Seq, View};
+use cairn_engine::{Db, Options, PageSourceKind, PurgeRequest, Seq, View};
 
-use crate::model::{Commit, LOG, MAP, Model, SCHEMA, WIDE, create, key, read, runs, seeds, tiny};
+use crate::model::{Commit, INSTALL, LOG, MAP, Model, SCHEMA, WIDE, key, read, runs, seeds, tiny};
 
 /// A reader that stays, and what it saw when it came.
 struct Kept {
@@ -21,22 +21,30 @@ struct Kept {
 /// Where a run's files are.
 enum Disk {
     Sim(SimVfs),
-    Real(tempfile::TempDir),
+    Real(tempfile::TempDir, PageSourceKind),
 }
 
 impl Disk {
     fn vfs(&self) -> Arc<dyn Vfs> {
         match self {
             Disk::Sim(disk) => Arc::new(disk.clone()),
-            Disk::Real(_) => Arc::new(StdVfs),
+            Disk::Real(..) => Arc::new(StdVfs),
         }
     }
 
     fn dir(&self) -> PathBuf {
         match self {
             Disk::Sim(_) => PathBuf::from("/member"),
-            Disk::Real(dir) => dir.path().join("member"),
+            Disk::Real(dir, _) => dir.path().join("member"),
         }
+    }
+
+    fn options(&self) -> Options {
+        let mut options = tiny(self.vfs());
+        if let Disk::Real(_, source) = self {
+            options.page_source = *source;
+        }
+        options
     }
 }
 
@@ -56,12 +64,13 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Run {
-        let disk = if seed.is_multiple_of(4) {
-            Disk::Real(tempfile::tempdir().expect("a temporary directory"))
-        } else {
-            Disk::Sim(SimVfs::new())
+        let real = |source| Disk::Real(tempfile::tempdir().expect("a temporary directory"), source);
+        let disk = match seed % 4 {
+            0 => real(PageSourceKind::Map),
+            2 => real(PageSourceKind::Pread),
+            _ => Disk::Sim(SimVfs::new()),
         };
-        let db = create(disk.vfs(), &disk.dir()).expect("a new store");
+        let db = Db::create(&disk.dir(), SCHEMA, INSTALL, disk.options()).expect("a new store");
         Run {
             seed,
             rng: SplitMix::new(seed),
@@ -252,7 +261,7 @@ impl Run {
 
     /// Opens the store and replays what its checkpoint does not have.
     fn open(&mut self) {
-        let (db, recovered) = Db::open(&self.disk.dir(), SCHEMA, tiny(self.disk.vfs())).expect("opens");
+        let (db, recovered) = Db::open(&self.disk.dir(), SCHEMA, self.disk.options()).expect("opens");
         assert!(!recovered.fell_back && !recovered.space_map_rebuilt, "{recovered:?}");
         self.model.reopened_at(recovered.slot_seq);
         let from = recovered.meta.applied_index;
@@ -310,17 +319,22 @@ fn random_histories_equal_the_model_after_every_step() {
 }
 
 #[test]
-fn two_stores_of_the_same_history_are_the_same_bytes() {
-    let contents = [(); 2].map(|()| {
-        let disk = SimVfs::new();
-        let db = create(Arc::new(disk.clone()), Path::new("/member")).expect("a new store");
+fn stores_of_the_same_history_are_the_same_bytes_whatever_they_are_read_through() {
+    let real = |source| Disk::Real(tempfile::tempdir().expect("a temporary directory"), source);
+    let disks = [Disk::Sim(SimVfs::new()), real(PageSourceKind::Map), real(PageSourceKind::Pread)];
+    let contents = disks.map(|disk| {
+        let db = Db::create(&disk.dir(), SCHEMA, INSTALL, disk.options()).expect("a new store");
         for index in 1..=40 {
             Commit::new(7, index, true).run(&db, true).expect("commits");
             if index % 9 == 0 {
                 db.checkpoint().expect("makes a checkpoint");
             }
         }
-        disk.contents(Path::new("/member/engine.db")).expect("is there")
+        let path = disk.dir().join("engine.db");
+        match &disk {
+            Disk::Sim(disk) => disk.contents(&path).expect("is there"),
+            Disk::Real(..) => std::fs::read(&path).expect("is there"),
+        }
     });
-    assert!(contents[0] == contents[1]);
+    assert!(contents[0] == contents[1] && contents[0] == contents[2]);
 }

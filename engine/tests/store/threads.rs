@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_engine::io::{Budget, Progress, StdVfs};
-use cairn_engine::{CommitMeta, Db, InstallId, PurgeRequest, Schema, TreeDef, TreeKind, View};
+use cairn_engine::{
+    CommitMeta, Db, InstallId, PageSourceKind, PurgeRequest, Schema, TreeDef, TreeKind, View,
+};
 
 use crate::model::{key, runs, tiny};
 
@@ -65,10 +67,17 @@ fn look(view: &View) -> u64 {
 
 #[test]
 fn readers_see_one_stamp_while_commits_and_checkpoints_go_on() {
+    for source in [PageSourceKind::Map, PageSourceKind::Pread] {
+        readers_beside_a_writer(source);
+    }
+}
+
+fn readers_beside_a_writer(source: PageSourceKind) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let db = Db::create(&dir.path().join("member"), SCHEMA, InstallId(9), tiny(Arc::new(StdVfs)))
-        .expect("a new store");
-    let commits = runs(3000, 100_000);
+    let mut options = tiny(Arc::new(StdVfs));
+    options.page_source = source;
+    let db = Db::create(&dir.path().join("member"), SCHEMA, InstallId(9), options).expect("a new store");
+    let commits = runs(2000, 50_000);
     let ended = AtomicBool::new(false);
     let (views, checkpoints) = std::thread::scope(|scope| {
         let checkpointer = scope.spawn(|| {
@@ -117,6 +126,6 @@ fn readers_see_one_stamp_while_commits_and_checkpoints_go_on() {
         let views: u64 = readers.map(|reader| reader.join().expect("a reader")).into_iter().sum();
         (views, checkpointer.join().expect("the checkpointer"))
     });
-    println!("{} commits, {views} views, {checkpoints} checkpoints", db.view().stamp());
+    println!("{source:?}: {} commits, {views} views, {checkpoints} checkpoints", db.view().stamp());
     assert!(views > 50 && checkpoints >= CHECKPOINTS_MIN);
 }

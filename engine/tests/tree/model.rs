@@ -43,7 +43,10 @@ fn trees_are_as_the_model_says_after_every_step() {
         let weight = if rng.one_in(3) { Weight::One } else { Weight::Of(by_first_byte) };
         let long = rng.one_in(3);
         let mut run = Run {
-            file: MemFile::new(),
+            file: match history % 3 {
+                0 => MemFile::new(),
+                of_three => MemFile::on_disk(of_three == 1),
+            },
             ctx: ctx(shape, weight),
             root: TreeRoot::EMPTY,
             model: Model::new(),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the tests of trees share: a file in memory that counts and accounts, a seeded generator, and the model.
+//! What the tests of trees share: a file that counts and accounts, a seeded generator, and the model.
 //!
-//! Owns      the fake file; keys and values by chance.
-//! Holds     the file knows which extents are live, and refuses a release that does not match one.
+//! Owns      the fake file, in memory or with a real one behind it; keys and values by chance.
+//! Holds     1. the file knows which extents are live, and refuses a release that does not match one;
+//!           2. with a real file, every byte that a tree sees comes from there, by map or by read.
 //! Never     looks inside a page.
 
 use std::cell::RefCell;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cairn_engine::io::{MapView, OpenHow, StdVfs, VFile, Vfs};
 use cairn_engine::page::{PAGE_BYTES, PageBuf, PageId, PageSink, PageSource, TreeRoot};
 use cairn_engine::tree::{self, Ctx, Shape, Weight};
 use cairn_engine::{Corruption, Error};
@@ -62,9 +64,17 @@ pub fn full() -> bool {
     std::env::var_os("CAIRN_FULL").is_some_and(|value| value == "1")
 }
 
+/// A real file that has the same bytes, and its map if it is to be read through one.
+struct Real {
+    _dir: tempfile::TempDir,
+    file: Arc<dyn VFile>,
+    map: Option<MapView>,
+}
+
 #[derive(Default)]
 struct Disk {
     bytes: Vec<u8>,
+    real: Option<Real>,
     /// First page to page count and birth.
     live: BTreeMap<u64, (u32, u64)>,
     /// Released, and still whole until [`MemFile::settle`].
@@ -77,6 +87,15 @@ struct Disk {
     probed: u64,
 }
 
+impl Disk {
+    /// The bytes from `at` on were changed.
+    fn wrote(&self, at: usize, len: usize) {
+        if let Some(real) = &self.real {
+            real.file.write_all_at(&self.bytes[at..at + len], at as u64).expect("the file takes it");
+        }
+    }
+}
+
 /// A tree file in memory, both source and sink.
 #[derive(Clone)]
 pub struct MemFile(Rc<RefCell<Disk>>);
@@ -85,6 +104,17 @@ impl MemFile {
     pub fn new() -> MemFile {
         let bytes = vec![0; FIRST_PAGE as usize * PAGE_BYTES];
         MemFile(Rc::new(RefCell::new(Disk { bytes, ..Disk::default() })))
+    }
+
+    /// One that is read from a real file: through a map, or page by page.
+    pub fn on_disk(mapped: bool) -> MemFile {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = StdVfs.open(&dir.path().join("tree"), OpenHow::CreateNew).expect("a file");
+        let map = if mapped { file.map(1 << 30).expect("a map") } else { None };
+        assert_eq!(map.is_some(), mapped);
+        let of = MemFile::new();
+        of.0.borrow_mut().real = Some(Real { _dir: dir, file, map });
+        of
     }
 
     /// Begins a build whose nodes have this birth.
@@ -98,6 +128,7 @@ impl MemFile {
         for (first, npages) in std::mem::take(&mut disk.pending) {
             let at = first as usize * PAGE_BYTES;
             disk.bytes[at..at + npages as usize * PAGE_BYTES].fill(0xdd);
+            disk.wrote(at, npages as usize * PAGE_BYTES);
             disk.free.push((first, npages));
         }
     }
@@ -160,11 +191,24 @@ impl PageSource for MemFile {
             return Err(beyond.at(first.byte_offset()).page(first.get()).into());
         }
         let at = first.get() as usize * PAGE_BYTES;
-        Ok(disk.bytes[at..at + npages as usize * PAGE_BYTES].to_vec().into())
+        let len = npages as usize * PAGE_BYTES;
+        Ok(match &disk.real {
+            None => disk.bytes[at..at + len].to_vec().into(),
+            Some(Real { map: Some(map), .. }) => map.slice(at as u64, len).into(),
+            Some(Real { file, .. }) => {
+                let mut bytes = vec![0; len];
+                file.read_at(&mut bytes, at as u64).expect("the file has it");
+                bytes.into()
+            }
+        })
     }
 
-    fn probe(&self, _: PageId, npages: u32) -> Result<(), Error> {
-        self.0.borrow_mut().probed += u64::from(npages);
+    fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {
+        let mut disk = self.0.borrow_mut();
+        disk.probed += u64::from(npages);
+        if let Some(Real { map: Some(map), .. }) = &disk.real {
+            map.probe(first.byte_offset(), npages as usize * PAGE_BYTES).expect("readable");
+        }
         Ok(())
     }
 
@@ -205,6 +249,7 @@ impl PageSink for MemFile {
         assert_eq!(bytes.len(), npages as usize * PAGE_BYTES, "a write is the whole extent");
         let at = first.get() as usize * PAGE_BYTES;
         disk.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
+        disk.wrote(at, bytes.len());
         Ok(())
     }
 
