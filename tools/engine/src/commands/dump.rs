@@ -156,7 +156,8 @@ fn changes(args: &cli::Dump, dir: &std::path::Path, prefix: &[u8], output: &mut 
 
 /// What was listed before a failure is printed, too.
 fn end(listed: Outcome<()>, table: &mut Table, output: &mut Output) -> Outcome<()> {
-    if !output.json && !(listed.is_err() && table.is_empty()) {
+    let nothing = listed.is_err() && table.is_empty();
+    if !output.json && !nothing {
         table.end(output)?;
     }
     listed
