@@ -33,6 +33,7 @@ use crate::mutants::planted;
 use crate::options::{Options, PageSourceKind};
 use crate::page::{PAGE_BYTES, TreeRoot};
 use crate::schema::{TreeKind, Trees};
+use crate::shrink::{Shrink, ShrinkWatch};
 use crate::space::Space;
 use crate::tree::{self, Ctx, Shape, ValueRef, Weight};
 use crate::treefile::{Source, TreeFile, count};
@@ -126,6 +127,9 @@ pub(crate) struct Checkpointer {
     pub(crate) empty_in_a_row: u32,
     /// No hole is punched before this, in the owner's time: the file system could not.
     pub(crate) punch_from_ms: u64,
+    /// The tail that is being given up.
+    pub(crate) shrink: Option<Shrink>,
+    pub(crate) shrink_watch: ShrinkWatch,
 }
 
 impl Checkpointer {
@@ -168,6 +172,7 @@ impl Checkpointer {
             queue: RefCell::new(WriteQueue::default()),
             at: FoldAt::tree(&state.trees, 0),
             purge_bytes_left: inner.options().purge_bytes,
+            relocation: self.relocation(inner.options()),
             frozen: frozen.captured,
         });
         true
@@ -206,6 +211,9 @@ impl Checkpointer {
             "I1: applied {} is not durable in the log yet, {durable} is",
             building.meta.applied_index
         );
+        if building.relocation.is_none() {
+            self.shrink_watch.checkpoint_took(self.space.taken_pages());
+        }
         for page in self.space.seal(seq) {
             self.file.write(page.page, &[IoSlice::new(&page.bytes)])?;
         }
@@ -244,8 +252,11 @@ impl Checkpointer {
             // Where there are no addresses for a larger map, what is beyond this one is read.
             source = mapped(inner.options(), &self.file, self.space.file_pages()).unwrap_or(source);
         }
-        let empty = building.frozen.overlay.entries() == 0;
+        let empty = building.frozen.overlay.entries() == 0 && building.relocation.is_none();
         self.empty_in_a_row = if empty { self.empty_in_a_row + 1 } else { 0 };
+        if let Some(walk) = building.relocation {
+            self.relocated(walk);
+        }
         inner.replace_purges(building.purges_taken, building.purges);
         let next = Arc::new(Checkpoint::new(slot, building.roots, building.ctxs, source));
         let before = inner.publish_checkpoint(next);

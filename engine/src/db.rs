@@ -310,6 +310,12 @@ impl Inner {
         Seq(self.frozen_seq.load(Ordering::Acquire))
     }
 
+    /// Whether something waits for a checkpoint to fold it.
+    pub(crate) fn has_work(&self) -> bool {
+        let state = self.published();
+        state.frozen.is_some() || state.seq != self.frozen_seq()
+    }
+
     pub(crate) fn log_durable(&self) -> u64 {
         self.log_durable.load(Ordering::Acquire)
     }
@@ -380,7 +386,7 @@ impl Inner {
             seq,
             confirmed: checkpointer.confirmed,
             oldest_reader: checkpointer.retained.iter().map(|c| c.seq).min().unwrap_or(seq),
-            untidy: checkpointer.is_untidy(&self.options),
+            untidy: checkpointer.is_untidy(&self.options) || checkpointer.shrink_wants_checkpoint(),
         };
         *self.figures.lock().expect("no one panics while storing figures") = figures;
     }

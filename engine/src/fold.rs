@@ -3,7 +3,8 @@
 //!
 //! Owns      how far the fold has come: which tree, from which entry on, which purges are left.
 //! Holds     1. work is cut into slices by what they write, so that one never holds more than a few MiB;
-//!           2. a purge follows the fold of its tree, so that it finds what it is to delete.
+//!           2. a purge follows the fold of its tree, so that it finds what it is to delete; what is moved comes
+//!              last.
 //! Never     writes to the file itself, publishes, or says that anything is durable.
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::options::Growth;
 use crate::page::TreeRoot;
 use crate::schema::{AppendKey, TreeKind, Trees};
+use crate::shrink::Relocation;
 use crate::space::Space;
 use crate::tree::{self, Ctx};
 use crate::treefile::Source;
@@ -22,7 +24,7 @@ use crate::view::{Captured, CommitMeta, Seq};
 use crate::writequeue::{BuildSource, Sink, WriteQueue};
 
 /// A slice of the fold ends once it has written this much.
-const SLICE_BYTES: u64 = 8 << 20;
+pub(crate) const SLICE_BYTES: u64 = 8 << 20;
 
 /// A slice of a purge ends after this many keys, most of which may write nothing.
 const SLICE_KEYS: usize = 1 << 16;
@@ -61,6 +63,8 @@ pub(crate) struct Building {
     pub(crate) queue: RefCell<WriteQueue>,
     pub(crate) at: FoldAt,
     pub(crate) purge_bytes_left: u64,
+    /// What is to be moved out of the tail of the file, and how far that has come.
+    pub(crate) relocation: Option<Relocation>,
 }
 
 /// Where the fold stands.
@@ -71,6 +75,7 @@ pub(crate) enum FoldAt {
     /// In the ordered tree at a place, after a key.
     Ordered(usize, Option<Bytes>),
     Purges,
+    Relocation,
     Done,
 }
 
@@ -103,6 +108,7 @@ impl Building {
             FoldAt::Append(place, from) => self.fold_append(tools, place, from),
             FoldAt::Ordered(place, after) => self.fold_ordered(tools, place, after),
             FoldAt::Purges => self.purge(tools),
+            FoldAt::Relocation => self.relocate(tools),
             FoldAt::Done => Ok(()),
         }
     }
@@ -160,7 +166,7 @@ impl Building {
     fn purge(&mut self, tools: Tools<'_>) -> Result<()> {
         let due = self.purges.iter().rposition(|purge| purge.after <= self.seq);
         let (Some(due), true) = (due, self.purge_bytes_left > 0) else {
-            self.at = FoldAt::Done;
+            self.at = FoldAt::Relocation;
             return Ok(());
         };
         let Purge { place, request, .. } = &self.purges[due];
@@ -210,14 +216,14 @@ impl Building {
     }
 }
 
-fn sink<'b>(
+pub(crate) fn sink<'b>(
     space: &'b mut Space,
     source: &'b Source,
     queue: &'b RefCell<WriteQueue>,
     growth: Growth,
     output: &'b Cell<u64>,
 ) -> Sink<'b> {
-    Sink { space, file: source.file(), queue, growth, output }
+    Sink { space, file: source.file(), queue, growth, output, spilled: None }
 }
 
 /// Puts purges of one tree together: the highest bound, and all keys at or above it, sorted.

@@ -24,6 +24,7 @@ pub mod page;
 mod recover;
 mod schema;
 mod scrub;
+mod shrink;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod snapshot;
@@ -45,6 +46,7 @@ pub use options::{Growth, Options, PageSourceKind};
 pub use recover::Recovered;
 pub use schema::{AppendKey, InstallId, Schema, TREES_MAX, TreeDef, TreeKind};
 pub use scrub::{Damage, Scrub, Scrubbed};
+pub use shrink::{Aim, Shrinking};
 pub use stats::Stats;
 pub use txn::WriteTxn;
 pub use view::{CommitMeta, OWNER_META_BYTES_MAX, Seq, Value, View};

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Upkeep: purges, tidying while idle, giving space back, and the check of the whole file.
+//! Upkeep: purges, tidying while idle, holes for what is free, and the check of the whole file.
 //!
 //! Owns      what an owner asks for beside reads, writes and checkpoints.
 //! Holds     1. a purge is worked off by the checkpoints after the commit it names, so many bytes at a time;
-//!           2. the file is cut and punched only where neither a checkpoint that a crash could bring back nor a reader
+//!           2. the file is punched only where neither a checkpoint that a crash could bring back nor a reader
 //!              has a page.
 //! Never     runs by itself.
 
@@ -18,9 +18,6 @@ use crate::schema::{TreeDef, TreeKind};
 use crate::space::HoleRule;
 use crate::tree::{self, TreeStats};
 use crate::view::Seq;
-
-/// The file is cut to a multiple of this, so that it is not cut and grown by turns.
-const CUT_PAGES: u64 = 256;
 
 /// What a check of the whole file found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -73,14 +70,12 @@ impl Db {
         self.inner().purges_waiting()
     }
 
-    /// Whether an idle store should make a checkpoint: a purge waits, or more space than
-    /// [`Options::tidy_bytes`](crate::Options::tidy_bytes) is given back only by later checkpoints, of
-    /// which there are at most three in a row.
+    /// Whether an idle store should make a checkpoint: a purge waits, the file is being made smaller, or more
+    /// space than [`Options::tidy_bytes`](crate::Options::tidy_bytes) is given back only by later checkpoints,
+    /// of which there are at most three in a row.
     pub fn tidy_due(&self) -> bool {
         let inner = self.inner();
-        let state = inner.published();
-        let idle = state.frozen.is_none() && state.seq == inner.frozen_seq();
-        idle && (inner.purge_ready(state.seq) || inner.is_untidy())
+        !inner.has_work() && (inner.purge_ready(inner.frozen_seq()) || inner.is_untidy())
     }
 
     /// Gives free extents that stayed so for [`Options::punch_after_ms`](crate::Options::punch_after_ms) back to
@@ -95,26 +90,6 @@ impl Db {
         let progress = checkpointer.punch(inner.options(), now_ms, budget);
         inner.set_figures(&checkpointer);
         progress
-    }
-
-    /// Gives the free tail of the file back to the file system. Answers the bytes; none while a checkpoint
-    /// is being built.
-    pub fn shrink(&self) -> Result<u64> {
-        let inner = self.inner();
-        let mut checkpointer = inner.checkpointer();
-        checkpointer.file.healthy()?;
-        if checkpointer.building.is_some() {
-            return Ok(0);
-        }
-        let before = checkpointer.space.len_pages();
-        let after = checkpointer.space.end().next_multiple_of(CUT_PAGES);
-        if after >= before {
-            return Ok(0);
-        }
-        checkpointer.file.cut(after)?;
-        checkpointer.space.truncate(after);
-        inner.set_figures(&checkpointer);
-        Ok((before - after) * PAGE_BYTES as u64)
     }
 
     /// Walks every tree of the newest checkpoint, checks every page, and compares what the trees reach with

@@ -23,6 +23,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("readers-not-asked", "a freed extent is written again under a reader"),
     ("punch-early", "a hole is punched in pages that only later checkpoints give back"),
     ("hole-not-reserved", "a hole is written to without asking for room first"),
+    ("relocated-not-released", "a node is copied out of the tail and its old pages stay in use"),
+    ("truncate-early", "the file is cut where checkpoints that a crash could bring back have pages"),
     ("bitmap-in-place", "a region's bitmap is written over the version before it"),
     ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
     ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),

@@ -39,6 +39,10 @@ pub struct Options {
     pub tidy_bytes: u64,
     /// Most bytes that purges rewrite in one checkpoint; the rest waits for the next.
     pub purge_bytes: u64,
+    /// A file that is larger than it should be for so long is made smaller in the background.
+    pub shrink_after_ms: u64,
+    /// Most bytes that one checkpoint moves for that.
+    pub relocate_bytes: u64,
     /// Free extents of this size are given back to the file system, which keeps the length of the file.
     pub punch_bytes: u64,
     /// Once they stayed free for so long.
@@ -84,6 +88,8 @@ impl Default for Options {
             growth: Growth { first_bytes: 1 << 20, step_bytes: 64 << 20, step_bytes_max: 1 << 30 },
             tidy_bytes: 16 << 20,
             purge_bytes: 16 << 20,
+            shrink_after_ms: 30_000,
+            relocate_bytes: 16 << 20,
             punch_bytes: 1 << 20,
             punch_after_ms: 60_000,
             node_bytes_max: usize::MAX,

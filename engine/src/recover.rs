@@ -30,6 +30,7 @@ use crate::mutants::planted;
 use crate::options::Options;
 use crate::page::{PAGE_BYTES, PageId, TreeRoot};
 use crate::schema::{AppendKey, InstallId, TreeKind, Trees};
+use crate::shrink::ShrinkWatch;
 use crate::space::{self, Loaded, Previous, Space};
 use crate::tree;
 use crate::treefile::TreeFile;
@@ -199,6 +200,8 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         confirmed: chosen.seq,
         empty_in_a_row: 0,
         punch_from_ms: 0,
+        shrink: None,
+        shrink_watch: ShrinkWatch::default(),
     };
     Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered })
 }

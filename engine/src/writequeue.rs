@@ -80,6 +80,8 @@ pub(crate) struct Sink<'b> {
     pub(crate) growth: Growth,
     /// Bytes written so far, which whoever feeds the build watches to end it in time.
     pub(crate) output: &'b Cell<u64>,
+    /// Set once an extent had to come from the tail that is being given up.
+    pub(crate) spilled: Option<&'b Cell<bool>>,
 }
 
 impl Sink<'_> {
@@ -111,6 +113,9 @@ impl PageSink for Sink<'_> {
                 self.space.take(npages.into()).expect("the file grew by what is needed")
             }
         };
+        if let Some(spilled) = self.spilled.filter(|_| page.get() + u64::from(npages) > self.space.floor()) {
+            spilled.set(true);
+        }
         if let Some((from, to)) = self.space.unreserved(page, npages.into()) {
             self.file.reserve(from, to)?;
             self.space.reserved(from, to);

@@ -142,6 +142,11 @@ impl Header {
         Ok(header)
     }
 
+    /// Whether a node refers to any blob, as a value or as the rest of a key.
+    pub fn has_blobs(&self) -> bool {
+        self.flags & (FLAG_LONG_KEYS | FLAG_BLOBS) != 0
+    }
+
     /// Bytes of the extent.
     pub fn extent_bytes(&self) -> usize {
         usize::from(self.npages) * PAGE_BYTES

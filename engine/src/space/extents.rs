@@ -26,9 +26,9 @@ impl FreeExtents {
         self.by_start.last_key_value().map(|(start, n)| (*start, *n))
     }
 
-    /// Takes `n` pages from the smallest extent that has them, the lowest of equals.
-    pub(crate) fn take(&mut self, n: u64) -> Option<u64> {
-        let (size, start) = *self.by_size.range((n, 0)..).next()?;
+    /// Takes `n` pages from the smallest extent that has them below `end`, the lowest of equals.
+    pub(crate) fn take(&mut self, n: u64, end: u64) -> Option<u64> {
+        let (size, start) = *self.by_size.range((n, 0)..).find(|(_, start)| start + n <= end)?;
         self.remove(start, size);
         if size > n {
             self.insert(start + n, size - n);
@@ -103,9 +103,11 @@ mod tests {
         for (start, n) in [(0, 10), (20, 4), (40, 6)] {
             free.add(start, n);
         }
-        assert_eq!(free.take(4), Some(20), "the exact one");
-        assert_eq!(free.take(5), Some(40), "the smallest with room");
-        assert_eq!(free.take(11), None);
+        assert_eq!(free.take(4, 100), Some(20), "the exact one");
+        assert_eq!(free.take(5, 100), Some(40), "the smallest with room");
+        assert_eq!(free.take(11, 100), None);
+        assert_eq!((free.take(1, 3), free.take(8, 8)), (Some(0), None), "below an end");
+        free.add(0, 1);
         free.add(20, 4);
         free.add(10, 10);
         assert_eq!(free.iter().collect::<Vec<_>>(), [(0, 24), (45, 1)]);

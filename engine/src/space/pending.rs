@@ -72,6 +72,11 @@ impl Pending {
         free
     }
 
+    /// Whether any page from `first` on waits for checkpoints.
+    pub(crate) fn is_waiting_from(&self, first: u64) -> bool {
+        self.waiting.iter().any(|dead| dead.start + dead.n > first)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Dead> {
         self.waiting.iter().chain(&self.pinned)
     }

@@ -22,7 +22,7 @@ pub(super) struct Payload<'a> {
 /// Entries of one level, oldest first; taken from the front, node by node.
 #[derive(Debug)]
 pub(super) struct Items {
-    leaf: bool,
+    level: u8,
     /// Keys and payloads, back to back.
     arena: Vec<u8>,
     /// What was taken from the front of `arena`, to which items count from.
@@ -46,7 +46,15 @@ struct Item {
 
 impl Items {
     pub fn new(level: u8) -> Items {
-        Items { leaf: level == 0, arena: Vec::new(), taken: 0, base: Sums::default(), items: Vec::new() }
+        Items { level, arena: Vec::new(), taken: 0, base: Sums::default(), items: Vec::new() }
+    }
+
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    fn is_leaf(&self) -> bool {
+        self.level == 0
     }
 
     pub fn len(&self) -> usize {
@@ -116,7 +124,7 @@ impl Items {
     }
 
     pub fn child(&self, index: usize) -> NodePtr {
-        assert!(!self.leaf, "a leaf has no children");
+        assert!(!self.is_leaf(), "a leaf has no children");
         NodePtr::decode(self.payload(index).bytes.try_into().expect("push_child wrote a pointer"))
     }
 
@@ -139,11 +147,11 @@ impl Items {
             keys: end.keys - base.keys,
             values: end.values - base.values,
         };
-        if !self.leaf {
+        if !self.is_leaf() {
             sums.keys -= kept_key_bytes(self.items[0].key_len);
             sums.long_keys -= usize::from(self.is_long(0));
         }
-        node_bytes(self.leaf, &sums, self.prefix_len(count))
+        node_bytes(self.is_leaf(), &sums, self.prefix_len(count))
     }
 
     /// The most items, and at least `least`, whose node has at most `bytes`.
@@ -162,15 +170,15 @@ impl Items {
 
     /// Encodes a node of the first `count` items. Long keys have their tails by now.
     pub fn encode(&self, tree: u8, level: u8, count: usize) -> Vec<u8> {
-        let prefix = if self.leaf || count > 1 {
-            let first = usize::from(!self.leaf);
+        let prefix = if self.is_leaf() || count > 1 {
+            let first = usize::from(!self.is_leaf());
             &self.key(first)[..self.prefix_len(count)]
         } else {
             &[]
         };
         encode(tree, level, prefix, count, |index| {
             let (key, payload) = (self.key(index), self.payload(index));
-            let stored = self.leaf || index > 0;
+            let stored = self.is_leaf() || index > 0;
             let tail = if stored && self.is_long(index) {
                 Some(self.tail(index).expect("the tail of a long key is written before its node"))
             } else {
@@ -192,7 +200,7 @@ impl Items {
 
     /// How many bytes the stored keys of the first `count` items share.
     fn prefix_len(&self, count: usize) -> usize {
-        let first = usize::from(!self.leaf);
+        let first = usize::from(!self.is_leaf());
         if count <= first {
             return 0;
         }

@@ -136,7 +136,7 @@ where
         }
         pack.finish(&mut self.writer, &mut nodes)?;
         if let Some(separator) = pack.separator.take() {
-            self.release_separator(&separator, self.writer.ctx.seq)?;
+            self.release_separator(&separator)?;
         }
         while nodes.len() > 1 {
             level = level.checked_add(1).ok_or(Error::TooLarge {
@@ -150,7 +150,7 @@ where
             pack.finish(&mut self.writer, &mut nodes)?;
         }
         let Some((key, tail, mut ptr)) = nodes.pop() else { return Ok(TreeRoot::EMPTY) };
-        self.release_separator(&Separator { key, tail }, self.writer.ctx.seq)?;
+        self.release_separator(&Separator { key, tail })?;
         while level > 0
             && let Some(child) = self.only_child(&ptr, level)?
         {
@@ -186,7 +186,7 @@ where
             if pack.separator.is_none() {
                 pack.separator = Some(own);
             } else {
-                self.release_separator(&own, parent_birth)?;
+                self.release_separator(&own)?;
             }
             self.merge_leaf(&node, pack, out, upper)?;
         } else {
@@ -234,7 +234,7 @@ where
                 self.changes.falls_below(after.as_deref().or(branch_upper))
             };
             if !next_changes && (run.items.is_empty() || !self.too_small(&run)) {
-                self.close(&mut run, &mut out, node.birth())?;
+                self.close(&mut run, &mut out)?;
                 open = false;
             }
         }
@@ -248,19 +248,19 @@ where
                     rest.separator.as_ref().map_or_else(|| rest.items.key(0), |separator| &separator.key);
                 self.absorb(&mut run, &mut out, Separator { key, tail }, &ptr, node.birth(), Some(upper))?;
                 if let Some(separator) = rest.separator {
-                    self.release_separator(&separator, node.birth())?;
+                    self.release_separator(&separator)?;
                 }
                 run.items.append(rest.items);
             }
-            self.close(&mut run, &mut out, node.birth())?;
+            self.close(&mut run, &mut out)?;
         }
         Ok(out)
     }
 
-    fn close(&mut self, run: &mut Pack, out: &mut Items, parent_birth: u64) -> Result<(), Error> {
+    fn close(&mut self, run: &mut Pack, out: &mut Items) -> Result<(), Error> {
         run.finish(&mut self.writer, out)?;
         match run.separator.take() {
-            Some(separator) => self.release_separator(&separator, parent_birth),
+            Some(separator) => self.release_separator(&separator),
             None => Ok(()),
         }
     }
@@ -373,9 +373,10 @@ where
         Ok(None)
     }
 
-    fn release_separator(&mut self, separator: &Separator, parent_birth: u64) -> Result<(), Error> {
+    fn release_separator(&mut self, separator: &Separator) -> Result<(), Error> {
         match &separator.tail {
-            Some(tail) => self.writer.release_blob(tail, parent_birth),
+            // The branch that holds it may lie further up, and be younger than the one at hand.
+            Some(tail) => self.writer.release_blob(tail, self.writer.ctx.seq),
             None => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ mod cursor;
 mod items;
 mod merge;
 mod read;
+mod relocate;
 mod scrub;
 mod verify;
 
@@ -24,6 +25,7 @@ pub use append::append;
 pub use cursor::{Cursor, Entry};
 pub use merge::{delete_sorted, merge};
 pub use read::{ValueRef, get, weight};
+pub use relocate::{Relocated, Tail, relocate};
 pub use scrub::{Part, Scrubbed, scrub};
 pub use verify::{Extent, ExtentKind, TreeStats, Visitor, survey, verify};
 

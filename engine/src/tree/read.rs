@@ -367,6 +367,12 @@ impl Node {
         Ok(cell.tail)
     }
 
+    /// Where the rest of key `index` lies, if the key is long.
+    pub fn key_tail(&self, ctx: &Ctx, index: usize) -> Result<Option<BlobRef>, Error> {
+        let cell = self.layout.key(self.extent.bytes(), index);
+        cell.map(|cell| cell.tail).map_err(|fault| self.extent.fault(ctx, fault))
+    }
+
     /// The child below which `key` belongs.
     pub fn child_index<S>(&self, src: &S, ctx: &Ctx, key: &[u8]) -> Result<usize, Error>
     where

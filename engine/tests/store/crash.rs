@@ -20,6 +20,8 @@ pub const SCRIPTS: &[&str] = &[
     "w4 c o w3 c o w2 f s o w2 c r o w1 c c",
     "w8 c h w2 c t h w3 c w2 t h w4 c",
     "w9 c w5 p w2 c c u2 w3 c u2 w3 c u2 w2 c u2 w1 c",
+    "w9 c w9 c p w2 c d4 w2 d4 w2 c d6 w1 c",
+    "w9 c w9 c w9 p d2 o d3 f s d9 w2 c d2 u2 w2 c r",
     "w6 c w3 c w3 c w3 c u2 o u2 w2 c u2 f w2 s u2 w1 c",
 ];
 
@@ -80,6 +82,7 @@ fn no_power_loss_loses_an_acknowledged_commit_or_the_store() {
         ("compaction", 300),
         ("segment-change", 300),
         ("punch", 100),
+        ("shrink", 300),
     ];
     for (cause, least) in floors {
         assert!(report.of(cause) >= least, "{cause}: {report}");

@@ -139,7 +139,7 @@ pub fn after_a_failed_write_every_writing_call_is_refused_and_reading_goes_on() 
         let poisoned = |result: Result<(), Error>| matches!(result, Err(Error::Poisoned { .. }));
         let syncs = disk.counters().syncs;
         assert!(poisoned(db.begin().map(drop)) && poisoned(db.confirm()) && poisoned(db.freeze().map(drop)));
-        assert!(poisoned(db.checkpoint().map(drop)) && poisoned(db.shrink().map(drop)));
+        assert!(poisoned(db.checkpoint().map(drop)) && poisoned(db.cut().map(drop)));
         assert_eq!(disk.counters().syncs, syncs, "no sync after a failed one");
         let mut model = model;
         model.apply(&Commit::new(SEED, 21, true));
@@ -189,7 +189,7 @@ fn what_a_lost_checkpoint_grew_the_file_by_is_given_back() {
     let (db, _) = Db::open(Path::new("/member"), SCHEMA, tiny(Arc::new(disk.clone()))).expect("opens");
     let grown = db.stats().file_bytes;
     assert!(grown > before, "the file is as long as it was");
-    let cut = db.shrink().expect("cuts");
+    let cut = db.cut().expect("cuts");
     let len = disk.contents(Path::new("/member/engine.db")).expect("is there").len() as u64;
     assert!(cut > 0 && db.stats().file_bytes == len && len == grown - cut);
     Commit::new(SEED, 4, true).run(&db, true).expect("commits");

@@ -10,5 +10,6 @@ mod pair;
 mod random;
 mod rot;
 mod scrub;
+mod shrink;
 mod snapshot;
 mod threads;

@@ -42,6 +42,8 @@ pub fn tiny(vfs: Arc<dyn Vfs>) -> Options {
     options.growth = Growth { first_bytes: 1 << 16, step_bytes: 1 << 17, step_bytes_max: 1 << 18 };
     options.tidy_bytes = 1 << 14;
     options.purge_bytes = 1 << 13;
+    options.relocate_bytes = 1 << 10;
+    options.shrink_after_ms = 2;
     options.punch_bytes = 1 << 13;
     options.punch_after_ms = 1;
     options.node_bytes_max = 900;

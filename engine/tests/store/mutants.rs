@@ -19,6 +19,8 @@ const CAUGHT_BY: &[(&str, Search)] = &[
     ("readers-not-asked", histories),
     ("punch-early", power_loss_and_rot),
     ("hole-not-reserved", full_disk),
+    ("relocated-not-released", power_loss),
+    ("truncate-early", power_loss_and_rot),
     ("bitmap-in-place", power_loss_and_rot),
     ("rejected-slot-kept", refused_slot),
     ("log-released-one-checkpoint-early", power_loss_and_rot),

@@ -14,7 +14,7 @@ use cairn_engine::format::superblock::Superblock;
 use cairn_engine::io::{Budget, Progress, Vfs};
 use cairn_engine::sim::{SimVfs, SplitMix};
 use cairn_engine::wal::{Base, Entry, Evidence, Record, Wal, WalOptions};
-use cairn_engine::{Db, Error, PurgeRequest};
+use cairn_engine::{Aim, Db, Error, PurgeRequest, Shrinking};
 
 use crate::model::{Commit, INSTALL, LOG, Model, SCHEMA, key, tiny};
 
@@ -120,7 +120,8 @@ impl Pair {
 
     /// Runs a script of words: `w` commits once (`w5` five times), `b` commits with a large entry, `c` makes
     /// a checkpoint at once, `f` freezes, `s` goes on step by step, `y` confirms, `p` purges half of the log
-    /// tree, `t` tidies, `h` shrinks, `u` punches what is free, `r` releases the log, `o` opens anew.
+    /// tree, `t` tidies, `h` cuts the free tail, `d` goes a step
+    /// on towards a smaller file, `u` punches what is free, `r` releases the log, `o` opens anew.
     pub fn run(mut self, disk: &SimVfs, script: &str) -> Result<Pair, Error> {
         for (nth, word) in script.split_whitespace().enumerate() {
             let (what, times) = word.split_at(1);
@@ -164,8 +165,14 @@ impl Pair {
                         }
                     }
                     "h" => {
+                        disk.phase("cut");
+                        self.db.cut()?;
+                    }
+                    "d" => {
                         disk.phase("shrink");
-                        self.db.shrink()?;
+                        if self.db.shrink(self.now_ms, Aim::Goal)? == Shrinking::Checkpoint {
+                            self.db.checkpoint()?;
+                        }
                     }
                     "u" => {
                         disk.phase("punch");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cairn_engine::io::{Budget, Progress, StdVfs, Vfs};
 use cairn_engine::sim::{SimVfs, SplitMix};
-use cairn_engine::{Db, Options, PageSourceKind, PurgeRequest, Seq, View};
+use cairn_engine::{Aim, Db, Options, PageSourceKind, PurgeRequest, Seq, Shrinking, View};
 
 use crate::model::{Commit, INSTALL, LOG, MAP, Model, SCHEMA, WIDE, key, read, runs, seeds, tiny};
 
@@ -101,8 +101,9 @@ impl Run {
             81..85 => self.keep_reader(),
             85..89 => self.drop_reader(),
             89..91 => self.confirm(),
-            91..93 => self.shrink(),
-            93..95 => self.tidy(),
+            91..92 => self.cut(),
+            92..94 => self.shrink(),
+            94..95 => self.tidy(),
             95..96 => self.punch(),
             96..98 => self.reopen(),
             98..99 => self.kill(),
@@ -201,8 +202,20 @@ impl Run {
     }
 
     fn shrink(&mut self) -> &'static str {
-        self.db().shrink().expect("cuts");
+        let aim = if self.rng.one_in(3) { Aim::Goal } else { Aim::Background };
+        for _ in 0..self.rng.below(12) {
+            self.now_ms += 1;
+            match self.db().shrink(self.now_ms, aim).expect("goes on") {
+                Shrinking::Checkpoint => self.whole_checkpoint(),
+                Shrinking::Done | Shrinking::Readers | Shrinking::Stuck => break,
+            };
+        }
         "shrink"
+    }
+
+    fn cut(&mut self) -> &'static str {
+        self.db().cut().expect("cuts");
+        "cut"
     }
 
     fn punch(&mut self) -> &'static str {
@@ -314,7 +327,7 @@ fn random_histories_equal_the_model_after_every_step() {
     println!("{done:?}");
     let rarest = done.values().min().copied().unwrap_or_default();
     if std::env::var_os("CAIRN_SEED").is_none() {
-        assert!(done.len() == 15 && rarest >= 20, "every operation was done: {done:?}");
+        assert!(done.len() == 16 && rarest >= 20, "every operation was done: {done:?}");
     }
 }
 

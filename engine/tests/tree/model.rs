@@ -8,7 +8,7 @@
 use std::ops::Bound;
 
 use cairn_engine::Error;
-use cairn_engine::page::TreeRoot;
+use cairn_engine::page::{PageId, TreeRoot};
 use cairn_engine::tree::{self, Ctx, Shape, Weight};
 
 use crate::support::*;
@@ -27,13 +27,14 @@ struct Run {
     long: bool,
     most_height: u8,
     blobs: u64,
+    moved: u64,
 }
 
 #[test]
 fn trees_are_as_the_model_says_after_every_step() {
     let seed = seed("tree model", 20_260_711);
     let histories = if full() { HISTORIES_FULL } else { HISTORIES };
-    let (mut steps, mut heights, mut blobs, mut falls) = (0, 0u64, 0u64, 0u64);
+    let (mut steps, mut heights, mut blobs, mut falls, mut moved) = (0, 0u64, 0u64, 0u64, 0u64);
     for history in 0..histories {
         let mut rng = Rng(seed ^ history.wrapping_mul(0x1000_0000_01b3));
         let leaf_bytes = *rng.pick(&[200, 300, 600, 1500, 4096, 8192, 32768]);
@@ -54,6 +55,7 @@ fn trees_are_as_the_model_says_after_every_step() {
             long,
             most_height: 0,
             blobs: 0,
+            moved: 0,
         };
         for step in 0..STEPS {
             let before = run.most_height;
@@ -64,11 +66,13 @@ fn trees_are_as_the_model_says_after_every_step() {
         }
         heights += u64::from(run.most_height >= 3);
         blobs += run.blobs;
+        moved += run.moved;
     }
     println!(
-        "tree model: {histories} histories, {steps} steps, {heights} of height 3 and more, {falls} low after high, {blobs} blobs seen"
+        "tree model: {histories} histories, {steps} steps, {heights} of height 3 and more, {falls} low after high, {blobs} blobs seen, {moved} extents moved"
     );
     assert!(steps >= histories * STEPS && heights * 4 >= histories && falls > 0 && blobs > histories);
+    assert!(moved > histories * 10);
 }
 
 impl Run {
@@ -77,10 +81,11 @@ impl Run {
         self.file.begin(seq);
         self.file.remember(self.rng.one_in(2));
         let (old_root, old_model) = (self.root, self.model.clone());
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0..4 => self.merge(false)?,
             4 | 5 => self.merge(true)?,
             6 | 7 => self.append()?,
+            8 | 9 => self.relocate(seq)?,
             _ => self.delete()?,
         }
         self.most_height = self.most_height.max(self.root.height);
@@ -184,6 +189,31 @@ impl Run {
         }
         self.root = tree::delete_sorted(&self.file, &mut self.file.clone(), &self.ctx, &self.root, &keys)?;
         self.model.retain(|key, _| !keys.contains(key));
+        Ok(())
+    }
+
+    /// Moves everything from some page on, in a few walks that each begin where the one before was stopped.
+    fn relocate(&mut self, seq: u64) -> Result<(), Error> {
+        let floor = 16 + self.rng.below(self.file.pages() - 15);
+        let before = self.file.live();
+        let blobs = !self.rng.one_in(4);
+        let mut from = Some(Vec::new());
+        while let Some(key) = from {
+            let tail = tree::Tail { floor: PageId::new(floor), blobs, from: &key };
+            let mut rng = self.rng.clone();
+            let mut more = |_| !rng.one_in(3);
+            let moved =
+                tree::relocate(&self.file, &mut self.file.clone(), &self.ctx, &self.root, tail, &mut more)?;
+            assert!(moved.next.as_ref().is_none_or(|next| *next > key), "a walk goes forward");
+            self.rng.next();
+            (self.root, from) = (moved.root, moved.next);
+        }
+        let after = self.file.live();
+        self.moved += before.keys().filter(|page| !after.contains_key(page)).count() as u64;
+        if blobs {
+            let left = after.iter().find(|(page, (n, birth))| **page + u64::from(*n) > floor && *birth < seq);
+            assert_eq!(left, None, "an old extent is left from page {floor} on");
+        }
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The checkpointer's thread: folds the overlay into the tree file, and keeps the log's files in order.
 //!
-//! Owns      when a checkpoint begins, and the release of log segments after it.
+//! Owns      when a checkpoint begins, the release of log segments after it, and the pace at which the tree file
+//!           gets smaller.
 //! Holds     the log keeps what the tree file says it needs (`Db::log_floor`), and what Raft would read
 //!           for a follower that is a little behind.
 //! Never     holds up a writer: it works in steps, beside them.
@@ -9,49 +10,49 @@
 use super::super::shared::{CheckpointMessage, Shared, StateMessage};
 use super::scrubber::Scrubber;
 use cairn_engine::{
-    Error,
+    Aim, Error, Shrinking,
     io::{Budget, Progress},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+use tokio::sync::oneshot;
 
 /// How often it looks whether something is due.
 const LOOK: Duration = Duration::from_millis(100);
 /// Work of one step.
 const STEP: Budget = Budget::bytes(4 << 20);
+/// Between two checkpoints that are made for a smaller file alone, and that nobody waits for.
+const SHRINK_EVERY: Duration = Duration::from_secs(2);
+/// Space is given back only by later checkpoints (engine.md 2.4): the third one frees what the first replaced.
+const FOLDS: u32 = 3;
 /// Entries kept for followers that are a little behind.
 const ENTRIES_KEPT: u64 = 5000;
 
 pub(in super::super) fn run(shared: &Arc<Shared>) {
     let mut messages = Vec::new();
     let mut scrubber = Scrubber::new(shared.config.scrub_bytes_s, shared.now_ms());
+    let mut last = Instant::now();
+    let mut defragmentation = Defragmentation::default();
     loop {
         let open = shared.checkpointer.drain(&mut messages, LOOK);
         if !open || shared.failed() {
             break;
         }
-        let (mut defragment, mut wanted) = (Vec::new(), false);
+        let mut wanted = false;
         for message in messages.drain(..) {
             match message {
-                CheckpointMessage::Defragment(to) => defragment.push(to),
+                CheckpointMessage::Defragment(to) => defragmentation.ask(to),
                 CheckpointMessage::Checkpoint => wanted = true,
                 CheckpointMessage::Look => {}
             }
         }
-        judge(shared, work(shared, wanted));
+        judge(shared, work(shared, wanted, &mut last));
         if let Some(scrubber) = &mut scrubber {
             scrubber.work(shared);
         }
-        if !defragment.is_empty() {
-            let result = give_back(shared);
-            for to in defragment {
-                // The caller may have gone away.
-                to.send(result.clone().map_err(|e| e.to_string())).ok();
-            }
-            judge(shared, result);
-        }
+        judge(shared, defragmentation.step(shared));
     }
     shared.checkpointer.abandon();
 }
@@ -65,13 +66,17 @@ fn judge(shared: &Shared, result: Result<(), Error>) {
     }
 }
 
-fn work(shared: &Shared, wanted: bool) -> Result<(), Error> {
+fn work(shared: &Shared, wanted: bool, last: &mut Instant) -> Result<(), Error> {
+    let db = &shared.db;
     let spare = shared.wal.prepare_spare(STEP);
     // Also when there was no room for a spare: a checkpoint lets segments of the log go.
-    if wanted || shared.db.checkpoint_due(shared.now_ms()).is_some() || shared.db.tidy_due() {
+    let shrinks = db.shrink(shared.now_ms(), Aim::Background)? == Shrinking::Checkpoint;
+    let tidies = if shrinks { last.elapsed() >= SHRINK_EVERY } else { db.tidy_due() };
+    if wanted || tidies || db.checkpoint_due(shared.now_ms()).is_some() {
         checkpoint(shared)?;
+        *last = Instant::now();
     }
-    let holes = shared.db.punch(shared.now_ms(), STEP)?;
+    let holes = db.punch(shared.now_ms(), STEP)?;
     if spare? == Progress::More || holes == Progress::More {
         shared.checkpointer.extend([CheckpointMessage::Look]);
     }
@@ -99,15 +104,49 @@ fn release(shared: &Shared) -> Result<(), Error> {
     shared.wal.release(shared.db.log_floor().min(applied.saturating_sub(ENTRIES_KEPT)))
 }
 
-/// Folds everything, makes it certain, and gives the free tail of the file back.
-fn give_back(shared: &Shared) -> Result<(), Error> {
-    // Space is given back only by later checkpoints (engine.md 2.4): the third one frees what the first
-    // replaced.
-    for _ in 0..3 {
-        checkpoint(shared)?;
-        shared.db.confirm()?;
+/// Folds everything, and makes the file as small as its goal has it, or as whoever reads allows. Writers and
+/// readers go on beside it: it is made of ordinary checkpoints, and other work comes between them.
+#[derive(Default)]
+struct Defragmentation {
+    waiters: Vec<oneshot::Sender<Result<(), String>>>,
+    folds_left: u32,
+}
+
+impl Defragmentation {
+    fn ask(&mut self, to: oneshot::Sender<Result<(), String>>) {
+        self.waiters.push(to);
+        self.folds_left = FOLDS;
     }
-    shared.db.shrink()?;
-    shared.lower_db_size();
-    Ok(())
+
+    /// One checkpoint towards the end, if anybody asked for it.
+    fn step(&mut self, shared: &Shared) -> Result<(), Error> {
+        if self.waiters.is_empty() {
+            return Ok(());
+        }
+        let progress = self.checkpoint(shared);
+        if let Ok(Progress::More) = progress {
+            shared.checkpointer.extend([CheckpointMessage::Look]);
+            return Ok(());
+        }
+        let result = progress.map(|_| shared.lower_db_size());
+        for to in self.waiters.drain(..) {
+            // The caller may have gone away.
+            to.send(result.clone().map_err(|e| e.to_string())).ok();
+        }
+        result
+    }
+
+    fn checkpoint(&mut self, shared: &Shared) -> Result<Progress, Error> {
+        if self.folds_left > 0 {
+            self.folds_left -= 1;
+            checkpoint(shared)?;
+            return Ok(Progress::More);
+        }
+        if shared.db.shrink(shared.now_ms(), Aim::Goal)? == Shrinking::Checkpoint {
+            checkpoint(shared)?;
+            return Ok(Progress::More);
+        }
+        shared.db.confirm()?;
+        Ok(Progress::Done)
+    }
 }
