@@ -7,11 +7,15 @@
 use crate::{
     config::value::format_duration,
     log::{self, Log, Value},
-    member::{Level, Observer},
-    metrics::Metrics,
+    member::{CommandKind, LeaseChanges, Level, Observer, RequestKind},
+    metrics::{self, Metrics},
 };
 use cairn_engine::Scrubbed;
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{
+    panic::Location,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 pub struct Watcher {
     pub log: Log,
@@ -57,8 +61,43 @@ impl Observer for Watcher {
         self.metrics.scrub_damage.add(step.damage.len() as u64);
     }
 
+    fn request_applied(&self, kind: CommandKind, succeeded: bool, seconds: f64) {
+        self.metrics.apply_seconds.observe(kind as usize, succeeded, seconds);
+    }
+
+    fn answered(&self, kind: RequestKind, succeeded: bool, seconds: f64) {
+        self.metrics.request_seconds.observe(metrics::request_row(kind), succeeded, seconds);
+    }
+
+    fn ranged(&self, succeeded: bool, seconds: f64) {
+        self.metrics.range_seconds.observe(0, succeeded, seconds);
+    }
+
+    fn leases_changed(&self, changes: &LeaseChanges) {
+        for ttl_s in &changes.granted_ttls_s {
+            self.metrics.lease_ttls_s.observe(*ttl_s as f64);
+        }
+        self.metrics.leases_granted.add(changes.granted_ttls_s.len() as u64);
+        self.metrics.leases_revoked.add(changes.revoked as u64);
+        self.metrics.leases_expired.add(changes.expired as u64);
+    }
+
+    fn lease_renewed(&self) {
+        self.metrics.leases_renewed.add(1);
+    }
+
     fn checkpointed(&self, seconds: f64) {
         self.metrics.checkpoint_seconds.observe(seconds);
+    }
+
+    fn purge_slice(&self, seconds: f64) {
+        self.metrics.purge_slice_ms.observe(seconds * 1000.0);
+    }
+
+    fn compacted(&self, seconds: f64) {
+        self.metrics.compaction_ms.observe(seconds * 1000.0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.compacted_last_s.set(now.as_secs() as i64);
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use cairn_engine::{CommitMeta, Error, WriteTxn};
 
 use crate::cell::{self, Cell, Life};
+use crate::counts::Tally;
 use crate::hist;
 use crate::index::{Trees, Walk, cell_of, record_at};
 use crate::kv::{KvRef, Stored};
@@ -44,6 +45,7 @@ pub struct Batch<'s> {
     /// Of the request under way.
     events: Vec<Event>,
     changes: Changes,
+    tally: Tally,
     compactions: Vec<Compaction>,
     failed: Option<Error>,
 }
@@ -62,6 +64,7 @@ impl<'s> Batch<'s> {
             floor,
             events: Vec::new(),
             changes: Vec::new(),
+            tally: Tally::default(),
             compactions: Vec::new(),
             failed: None,
         })
@@ -112,6 +115,7 @@ impl<'s> Batch<'s> {
         let done = self.keeping_failure(|batch| {
             let mut deleted = 0;
             for key in keys {
+                batch.tally.delete();
                 deleted += i64::from(batch.delete_key(key)?);
             }
             Ok(DeleteDone { revision: batch.revision_under_way(), deleted, prev_kvs: Vec::new() })
@@ -183,6 +187,7 @@ impl<'s> Batch<'s> {
         }
         let meta = CommitMeta { applied_index, applied_term, owner: self.meta.encode() };
         self.txn.commit(meta, self.meta.revision as u64)?;
+        self.shared.counters.add(self.tally.counts());
         for compaction in self.compactions {
             self.purger.enqueue(compaction);
         }
@@ -203,6 +208,7 @@ impl<'s> Batch<'s> {
 
     /// Closes the request under way: if it changed something, that is one revision.
     pub(crate) fn end_request(&mut self) {
+        self.tally.end();
         if !self.events.is_empty() {
             self.meta.revision += 1;
             let events = std::mem::take(&mut self.events);
@@ -220,8 +226,15 @@ impl<'s> Batch<'s> {
         Revision::new(self.meta.revision + 1, self.events.len() as i64)
     }
 
+    /// The compares of the transaction under way are over.
+    pub(crate) fn end_compares(&mut self, compares: u64) {
+        self.tally.ranges(compares);
+        self.tally.end();
+    }
+
     /// A range of the transaction under way: it sees what was written before it.
-    pub(crate) fn defer(&self, op: &RangeOp) -> Result<Deferred, OpError> {
+    pub(crate) fn defer(&mut self, op: &RangeOp) -> Result<Deferred, OpError> {
+        self.tally.ranges(1);
         let at = if op.revision > 0 {
             Revision::end_of(op.revision)
         } else if self.events.is_empty() {
@@ -241,6 +254,9 @@ impl<'s> Batch<'s> {
         let before = found.as_deref().map(cell_of).transpose()?;
         let life = before.and_then(|cell| cell.life);
         let keeps = op.value.is_none() || op.lease.is_none();
+        if keeps || op.prev_kv {
+            self.tally.ranges(1);
+        }
         let record = match (&before, life) {
             (_, None) if keeps => return Err(OpError::KeyNotFound),
             (Some(cell), Some(_)) if op.value.is_none() || op.prev_kv => {
@@ -269,6 +285,7 @@ impl<'s> Batch<'s> {
         lease: i64,
         before: Option<&Cell<'_>>,
     ) -> Result<(), Error> {
+        self.tally.put(key.len() + value.len());
         let at = self.next_change();
         let life = before.and_then(|cell| cell.life);
         let (create, version) = life.map_or((at.main, 1), |life| (life.create, life.version + 1));
@@ -298,6 +315,10 @@ impl<'s> Batch<'s> {
 
     /// Writes a delete of all keys of an interval.
     pub(crate) fn write_delete(&mut self, op: &DeleteOp) -> Result<DeleteDone, OpError> {
+        if op.prev_kv {
+            self.tally.ranges(1);
+        }
+        self.tally.delete();
         let mut keys = Vec::new();
         let mut prev_kvs = Vec::new();
         let mut walk = Walk::forward(&self.txn, &op.keys, NEWEST);

@@ -12,6 +12,7 @@
 
 mod batch;
 mod cell;
+mod counts;
 mod hash;
 mod hist;
 mod history;
@@ -32,6 +33,7 @@ mod txn;
 mod varint;
 
 pub use batch::Batch;
+pub use counts::Counts;
 pub use hash::{HASHED_STORE_BYTES_MAX, HASHES_MAX, HashDone, HashScan};
 pub use history::{HistoryBudget, HistoryDone};
 pub use holds::RevisionHold;

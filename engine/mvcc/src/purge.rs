@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use cairn_engine::{AppendKey, PurgeRequest, Result, Seq, View};
 
+use crate::counts::Counts;
 use crate::hash::{HASHED_STORE_BYTES_MAX, HashScan, compaction_scan};
 use crate::index::{Snapshot, cell_of, entry_of, revision_of};
 use crate::meta::{Meta, NEVER_COMPACTED};
@@ -202,6 +203,7 @@ impl Purger {
             garbage.sort_unstable();
             garbage.dedup();
             self.handed += garbage.len();
+            shared.counters.add(&Counts { purged: garbage.len() as u64, ..Counts::default() });
             shared.db.purge(&REV, PurgeRequest::Keys(garbage), after);
         }
         Ok(ended)

@@ -7,10 +7,13 @@
 //!           2. what a read gives is what was there at its revision, or an error.
 //! Never     waits for the writer or for a purge.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use cairn_engine::Error;
 
 use crate::batch::{keys_of_lease, small_scan};
+use crate::counts::{Counts, Tally};
 use crate::holds::RevisionHold;
 use crate::index::{self, Snapshot, record_at};
 use crate::kv::Record;
@@ -19,7 +22,7 @@ use crate::ops::{Op, RangeOp, TxnOp};
 use crate::outcome::{Deferred, OpDone, OpError, RangeDone, Revision, TxnDone};
 use crate::range;
 use crate::store::Shared;
-use crate::trees::SmallTree;
+use crate::trees::{IDX, SmallTree};
 use crate::txn::{check_revision, choose};
 
 /// Reads a store. Cheap to clone.
@@ -75,6 +78,17 @@ impl Reader {
         Ok(self.meta()?.live_bytes)
     }
 
+    /// What requests did since the store was opened.
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.get()
+    }
+
+    /// Live keys.
+    pub fn keys(&self) -> Result<i64, OpError> {
+        let (keys, _) = self.shared.db.view().weight(&IDX, Bound::Unbounded, Bound::Unbounded)?;
+        Ok(keys as i64)
+    }
+
     /// A view to read at `revision`, zero and below for the current one, and a hold on it.
     pub(crate) fn read_at(&self, revision: i64) -> Result<Reading<'_>, OpError> {
         loop {
@@ -108,6 +122,7 @@ impl Reader {
     /// [`OpError::Compacted`] below the compact revision (at it is still readable);
     /// [`OpError::FutureRevision`] above the current one.
     pub fn range(&self, op: &RangeOp) -> Result<RangeDone, OpError> {
+        self.shared.counters.add(&Counts { ranges: 1, ..Counts::default() });
         let reading = self.read_at(op.revision)?;
         let at = Revision::end_of(reading.hold.main());
         reading.end(range::answer(&reading.snapshot, op, at, reading.meta.revision))
@@ -134,6 +149,10 @@ impl Reader {
         let reading = self.read_at(0)?;
         let current = reading.meta.revision;
         let path = reading.end(choose(&reading.snapshot, op, Revision::end_of(current)))?;
+        let mut tally = Tally::default();
+        tally.ranges(path.compared() + path.ops.len() as u64);
+        tally.end();
+        self.shared.counters.add(tally.counts());
         let ranges = || path.ops.iter().filter_map(|op| if let Op::Range(op) = op { Some(op) } else { None });
         for op in ranges() {
             check_revision(op.revision, current, reading.meta.compact)?;

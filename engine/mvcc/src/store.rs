@@ -11,6 +11,7 @@ use std::sync::Arc;
 use cairn_engine::{Corruption, Db, Result};
 
 use crate::batch::Batch;
+use crate::counts::Counters;
 use crate::hash::Hashes;
 use crate::holds::Holds;
 use crate::meta::Meta;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) db: Db,
     pub(crate) holds: Arc<Holds>,
     pub(crate) hashes: Arc<Hashes>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// etcd's data model over a [`Db`] whose schema is [`SCHEMA`](crate::SCHEMA). The one writer.
@@ -42,7 +44,7 @@ impl Store {
         // What an earlier process threw away below the compact revision is gone for everyone.
         let holds = Holds::new(meta.compact);
         let purger = Purger::resume(&view, &meta)?;
-        Ok(Store { shared: Shared { db, holds, hashes: Arc::default() }, purger })
+        Ok(Store { shared: Shared { db, holds, hashes: Arc::default(), counters: Arc::default() }, purger })
     }
 
     /// A handle that reads from any thread.

@@ -11,6 +11,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use cairn_engine::Error;
 
+use crate::counts::Counts;
 use crate::index::{self, Snapshot, Walk};
 use crate::ops::{KeyRange, RangeEnd, RangeOp, SortOrder, SortTarget};
 use crate::outcome::{OpError, Revision};
@@ -58,6 +59,7 @@ impl Reader {
     pub fn range_stream(&self, op: &RangeOp) -> Result<RangeStream, OpError> {
         let plain = op.sort_order != SortOrder::Descend && op.sort_target == SortTarget::Key;
         assert!(plain && !op.has_filter(), "a stream is in key order and unfiltered");
+        self.shared.counters.add(&Counts { ranges: 1, ..Counts::default() });
         let reading = self.read_at(op.revision)?;
         let (main, revision) = (reading.hold.main(), reading.meta.revision);
         Ok(RangeStream { op: op.clone(), main, revision, rest: op.keys.clone(), sent: 0, ended: false })

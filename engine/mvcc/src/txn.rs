@@ -23,12 +23,22 @@ pub(crate) struct Branch<'t> {
     pub(crate) succeeded: bool,
     pub(crate) ops: &'t [Op],
     nested: Vec<Branch<'t>>,
+    /// Compares that were looked at for it.
+    compared: u64,
+}
+
+impl Branch<'_> {
+    /// Compares that were looked at on all levels.
+    pub(crate) fn compared(&self) -> u64 {
+        self.compared + self.nested.iter().map(Branch::compared).sum::<u64>()
+    }
 }
 
 /// Chooses the branches of all levels from the state at `at`.
 pub(crate) fn choose<'t, T: Trees>(trees: &T, txn: &'t TxnOp, at: Revision) -> Result<Branch<'t>> {
-    let mut succeeded = true;
+    let (mut succeeded, mut compared) = (true, 0);
     for compare in &txn.compares {
+        compared += 1;
         if !holds(trees, compare, at)? {
             succeeded = false;
             break;
@@ -41,7 +51,7 @@ pub(crate) fn choose<'t, T: Trees>(trees: &T, txn: &'t TxnOp, at: Revision) -> R
             nested.push(choose(trees, txn, at)?);
         }
     }
-    Ok(Branch { succeeded, ops, nested })
+    Ok(Branch { succeeded, ops, nested, compared })
 }
 
 /// Whether every key of the compare's interval satisfies it. Without a key there, a value satisfies
@@ -133,6 +143,7 @@ impl Batch<'_> {
     pub fn txn(&mut self, op: &TxnOp, leases: &dyn Fn(i64) -> bool) -> Result<TxnDone, OpError> {
         let done = self.keeping_failure(|batch| {
             let path = choose(batch.trees(), op, NEWEST)?;
+            batch.end_compares(path.compared());
             batch.check(&path, &mut Checks { leases, deleted: Vec::new() })?;
             batch.run(&path)
         });

@@ -32,6 +32,52 @@ pub enum Command {
     MemberAttributes(membershippb::ClusterMemberAttrSetRequest),
 }
 
+/// What a command is, by the names that etcd gives them in its metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommandKind {
+    Put,
+    DeleteRange,
+    Txn,
+    Compaction,
+    LeaseGrant,
+    LeaseRevoke,
+    LeaseCheckpoint,
+    Alarm,
+    ClusterVersionSet,
+    ClusterMemberAttrSet,
+}
+
+impl CommandKind {
+    /// In the order of their numbers.
+    pub const ALL: [CommandKind; 10] = [
+        CommandKind::Put,
+        CommandKind::DeleteRange,
+        CommandKind::Txn,
+        CommandKind::Compaction,
+        CommandKind::LeaseGrant,
+        CommandKind::LeaseRevoke,
+        CommandKind::LeaseCheckpoint,
+        CommandKind::Alarm,
+        CommandKind::ClusterVersionSet,
+        CommandKind::ClusterMemberAttrSet,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            CommandKind::Put => "Put",
+            CommandKind::DeleteRange => "DeleteRange",
+            CommandKind::Txn => "Txn",
+            CommandKind::Compaction => "Compaction",
+            CommandKind::LeaseGrant => "LeaseGrant",
+            CommandKind::LeaseRevoke => "LeaseRevoke",
+            CommandKind::LeaseCheckpoint => "LeaseCheckpoint",
+            CommandKind::Alarm => "Alarm",
+            CommandKind::ClusterVersionSet => "ClusterVersionSet",
+            CommandKind::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+        }
+    }
+}
+
 /// Bytes in the log that this version cannot apply. It would go on with another state than its peers, so
 /// the member stops.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +119,21 @@ mod field {
 }
 
 impl Command {
+    pub fn kind(&self) -> CommandKind {
+        match self {
+            Command::Put(_) => CommandKind::Put,
+            Command::DeleteRange(_) => CommandKind::DeleteRange,
+            Command::Txn(_) => CommandKind::Txn,
+            Command::Compact(_) => CommandKind::Compaction,
+            Command::LeaseGrant(_) => CommandKind::LeaseGrant,
+            Command::LeaseRevoke(_) | Command::LeaseEnd { .. } => CommandKind::LeaseRevoke,
+            Command::LeaseCheckpoint(_) => CommandKind::LeaseCheckpoint,
+            Command::Alarm(_) => CommandKind::Alarm,
+            Command::ClusterVersion(_) => CommandKind::ClusterVersionSet,
+            Command::MemberAttributes(_) => CommandKind::ClusterMemberAttrSet,
+        }
+    }
+
     /// The bytes of an `InternalRaftRequest` with this request and this id in its header.
     pub fn encode(&self, request_id: u64) -> Bytes {
         let header = pb::RequestHeader { id: request_id, ..Default::default() };
@@ -179,6 +240,9 @@ mod tests {
                 member_attributes: Some(attributes),
             }),
         ];
+        let kinds: Vec<CommandKind> = commands.iter().map(Command::kind).collect();
+        assert_eq!(kinds, CommandKind::ALL, "in the order of their numbers");
+        assert!(kinds.iter().enumerate().all(|(number, kind)| *kind as usize == number));
         for command in commands {
             let mut whole = pb::InternalRaftRequest {
                 header: Some(pb::RequestHeader { id: 5, ..Default::default() }),

@@ -64,7 +64,8 @@ impl World {
         let entry = LogEntry { index: self.index, term: 1, kind, data };
         let carried = command.map(|command| Carried { command, answer: () });
         let mut outcome = Outcome::default();
-        self.state.apply(self.now_ms, vec![Committed { entry, carried }], &mut outcome).expect("it applies");
+        let entries = vec![Committed { entry, carried }];
+        self.state.apply(self.now_ms, entries, &mut outcome, |_, _| {}).expect("it applies");
         outcome
     }
 

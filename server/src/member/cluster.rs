@@ -92,8 +92,15 @@ impl Member {
             watch_streams: hub.streams,
             slow_watchers: hub.slow,
             events_delivered: hub.events_delivered,
+            pending_events: hub.pending_events,
             pending_proposals: raft.proposals.load(Ordering::Relaxed) as usize,
+            failed_proposals: raft.failed_proposals.load(Ordering::Relaxed),
+            failed_read_indexes: raft.failed_read_indexes.load(Ordering::Relaxed),
+            slow_read_indexes: raft.slow_read_indexes.load(Ordering::Relaxed),
             leader_changes: raft.leader_changes.load(Ordering::Relaxed),
+            keys: shared.reader.keys().unwrap_or_default(),
+            counts: shared.reader.counts(),
+            wal_written_bytes: shared.wal.stats().written_bytes,
         }
     }
 

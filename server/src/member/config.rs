@@ -6,11 +6,15 @@
 //! Never     reads a flag or a file: the daemon did.
 
 use cairn_core::{
-    AutoCompaction, ClusterId, MemberId, boot::BootError, replica::log::LogError, state::Fatal,
+    AutoCompaction, ClusterId, MemberId,
+    boot::BootError,
+    command::CommandKind,
+    replica::log::LogError,
+    state::{Fatal, LeaseChanges},
     watch::HistoryError,
 };
 use cairn_engine::{Error as EngineError, Scrubbed, io::Vfs};
-use cairn_mvcc::OpError;
+use cairn_mvcc::{Counts, OpError};
 use cairn_proto::etcdserverpb as pb;
 use std::{panic::Location, path::PathBuf, sync::Arc};
 
@@ -189,10 +193,32 @@ pub trait Observer: Send + Sync + 'static {
     fn wal_synced(&self, _seconds: f64) {}
     /// One committed batch was applied.
     fn applied(&self, _entries: usize, _seconds: f64) {}
+    /// One request was applied, as a part of its batch.
+    fn request_applied(&self, _kind: CommandKind, _succeeded: bool, _seconds: f64) {}
+    /// A client's request, or the member's own, was answered.
+    fn answered(&self, _kind: RequestKind, _succeeded: bool, _seconds: f64) {}
+    /// A range was read.
+    fn ranged(&self, _succeeded: bool, _seconds: f64) {}
+    /// These became of leases.
+    fn leases_changed(&self, _changes: &LeaseChanges) {}
+    /// A lease was renewed.
+    fn lease_renewed(&self) {}
     /// One checkpoint of the tree file took so long.
     fn checkpointed(&self, _seconds: f64) {}
     /// One step of the scrub was done.
     fn scrubbed(&self, _step: &Scrubbed) {}
+    /// The state was held up by a slice of a purge.
+    fn purge_slice(&self, _seconds: f64) {}
+    /// What a compaction left behind is purged, so long after it was applied.
+    fn compacted(&self, _seconds: f64) {}
+}
+
+/// What a request is, for the time that it took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestKind {
+    Range,
+    ReadonlyTxn,
+    Proposal(CommandKind),
 }
 
 /// How much a line matters.
@@ -232,6 +258,17 @@ pub struct MemberStatus {
     pub watch_streams: usize,
     pub slow_watchers: usize,
     pub events_delivered: u64,
+    pub pending_events: usize,
     pub pending_proposals: usize,
+    /// Proposals that Raft refused, or that were not applied in time.
+    pub failed_proposals: u64,
+    /// Reads that no leader answered, and rounds for reads that were asked again.
+    pub failed_read_indexes: u64,
+    pub slow_read_indexes: u64,
     pub leader_changes: u64,
+    /// Live keys.
+    pub keys: i64,
+    pub counts: Counts,
+    /// Bytes written to the log since the start.
+    pub wal_written_bytes: u64,
 }

@@ -8,8 +8,10 @@
 
 use super::{
     Member, Refusal,
+    config::RequestKind,
     shared::{Answer, ReplicaMessage},
 };
+use bytes::Bytes;
 use cairn_core::{
     Command, convert,
     door::{self, TxnPath},
@@ -18,7 +20,11 @@ use cairn_core::{
 };
 use cairn_mvcc::{OpError, RangeDone, RangeEnd, RangeOp, RangeStream, Reader, TxnDone};
 use cairn_proto::{errors, etcdserverpb as pb, serve};
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    future::Future,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 use tokio::{runtime::Handle, sync::oneshot};
 
 /// A range of at most this many pairs is answered on the spot.
@@ -27,12 +33,27 @@ const PAIRS_ON_THE_SPOT: i64 = 64;
 impl Member {
     pub async fn range(&self, r: pb::RangeRequest) -> Result<serve::RangeResponse, Refusal> {
         door::check_range(&r)?;
-        if !r.serializable {
-            self.linearize().await?;
-        }
-        let done = self.read_range(convert::range_op(r)).await?;
-        let header = self.header_at(done.revision);
-        Ok(convert::range_response(done, header))
+        self.timed(RequestKind::Range, async {
+            if !r.serializable {
+                self.linearize().await?;
+            }
+            let done = self.read_range(convert::range_op(r)).await?;
+            let header = self.header_at(done.revision);
+            Ok(convert::range_response(done, header))
+        })
+        .await
+    }
+
+    /// Does the work, and tells how long it took.
+    async fn timed<T>(
+        &self,
+        kind: RequestKind,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let since = Instant::now();
+        let done = work.await;
+        self.shared.observer.answered(kind, done.is_ok(), since.elapsed().as_secs_f64());
+        done
     }
 
     /// The same in chunks, for answers of any size (KV-27).
@@ -80,11 +101,14 @@ impl Member {
                 other => unreachable!("a transaction came to {other:?}"),
             },
             path => {
-                if path == TxnPath::Linearizable {
-                    self.linearize().await?;
-                }
-                let op = convert::txn_op(r);
-                self.read(false, move |reader| reader.txn(&op)).await?
+                self.timed(RequestKind::ReadonlyTxn, async {
+                    if path == TxnPath::Linearizable {
+                        self.linearize().await?;
+                    }
+                    let op = convert::txn_op(r);
+                    self.read(false, move |reader| reader.txn(&op)).await
+                })
+                .await?
             }
         };
         self.txn_response(done).await
@@ -128,8 +152,10 @@ impl Member {
     }
 
     async fn read_range(&self, op: RangeOp) -> Result<RangeDone, Refusal> {
-        let long = is_long(&op);
-        self.read(long, move |reader| reader.range(&op)).await
+        let (long, since) = (is_long(&op), Instant::now());
+        let done = self.read(long, move |reader| reader.range(&op)).await;
+        self.shared.observer.ranged(done.is_ok(), since.elapsed().as_secs_f64());
+        done
     }
 
     /// Reads from a view, long walks beside the runtime.
@@ -176,6 +202,12 @@ impl Member {
         let committed = raft.committed.load(Ordering::Relaxed);
         let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
         let units = shared.admission.enter(data.len(), gap).await?;
+        let kind = RequestKind::Proposal(command.kind());
+        self.timed(kind, self.propose_admitted(command, data, units)).await
+    }
+
+    async fn propose_admitted(&self, command: Command, data: Bytes, units: u32) -> Result<Applied, Refusal> {
+        let shared = &self.shared;
         let (to, answer) = oneshot::channel();
         let answer_to = Answer::Client { to, units, runtime: Handle::current() };
         let carried = Carried { command, answer: answer_to };
@@ -190,8 +222,11 @@ impl Member {
             Ok(Ok(result)) => result,
             // Dropped unanswered: the member ended.
             Ok(Err(_)) => Err(errors::STOPPED),
-            Err(_) if raft.leader.load(Ordering::Relaxed) == 0 => Err(errors::CONTEXT_DEADLINE_EXCEEDED),
-            Err(_) => Err(errors::TIMEOUT),
+            Err(_) => {
+                shared.raft.failed_proposals.fetch_add(1, Ordering::Relaxed);
+                let leaderless = shared.raft.leader.load(Ordering::Relaxed) == 0;
+                Err(if leaderless { errors::CONTEXT_DEADLINE_EXCEEDED } else { errors::TIMEOUT })
+            }
         }
     }
 

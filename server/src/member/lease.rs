@@ -61,7 +61,10 @@ impl Member {
             let now_ms = self.shared.now_ms();
             let kept = self.shared.lessor().keep_alive(now_ms, id);
             match kept {
-                KeepAlive::Renewed { ttl_s } => return Ok(ttl_s),
+                KeepAlive::Renewed { ttl_s } => {
+                    self.shared.observer.lease_renewed();
+                    return Ok(ttl_s);
+                }
                 KeepAlive::NotFound => return Ok(0),
                 KeepAlive::NotPrimary => return Err(errors::NOT_PRIMARY),
                 KeepAlive::Expiring => revoked.await,

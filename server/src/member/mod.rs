@@ -19,8 +19,12 @@ mod shared;
 mod threads;
 mod watch;
 
-pub use cairn_core::{AutoCompaction, ClusterId, MemberId, Refusal};
-pub use config::{Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, StartError};
+pub use cairn_core::{
+    AutoCompaction, ClusterId, MemberId, Refusal, command::CommandKind, state::LeaseChanges,
+};
+pub use config::{
+    Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, RequestKind, StartError,
+};
 pub use kv::RangeChunks;
 pub use logwrite::HungWrite;
 pub use watch::WatchStream;
@@ -236,11 +240,15 @@ impl Member {
             return Err(errors::STOPPED);
         }
         let patience = Duration::from_millis(shared.config.request_timeout_ms());
-        match tokio::time::timeout(patience, answer).await {
+        let answered = match tokio::time::timeout(patience, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(errors::STOPPED),
             Err(_) => Err(errors::TIMEOUT),
+        };
+        if answered.is_err() {
+            shared.raft.failed_read_indexes.fetch_add(1, Ordering::Relaxed);
         }
+        answered
     }
 
     /// The full header of an answer given now (HDR-3).

@@ -100,6 +100,9 @@ pub(super) struct RaftFigures {
     pub reads_alone: AtomicBool,
     pub leader_changes: AtomicU64,
     pub proposals: AtomicU64,
+    pub failed_proposals: AtomicU64,
+    pub failed_read_indexes: AtomicU64,
+    pub slow_read_indexes: AtomicU64,
 }
 
 pub(super) struct Shared {

@@ -13,19 +13,24 @@ mod values;
 
 pub use grpc::GrpcMetrics;
 pub use process::{descriptor_limit, descriptors_used};
-pub use values::{Counter, Gauge, Histogram};
+pub use values::{Counter, Gauge, Histogram, Outcomes};
 
 use crate::{
     ETCD_VERSION,
     config::{Config, flags::GATES},
     front::web::health::CHECKS,
-    member::MemberStatus,
+    member::{CommandKind, MemberStatus, RequestKind},
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 use text::Text;
 
-/// Of the disk and of checkpoints: 1 ms doubling to 8.192 s.
+/// Of the disk, of checkpoints and of requests: 1 ms doubling to 8.192 s.
 const SYNC_SECONDS: (f64, usize) = (0.001, 14);
+const REQUEST_SECONDS: (f64, usize) = SYNC_SECONDS;
+const APPLY_SECONDS: (f64, usize) = (0.0001, 20);
+const LEASE_TTLS_S: (f64, usize) = (1.0, 24);
+const PURGE_SLICE_MS: (f64, usize) = (1.0, 13);
+const COMPACTION_MS: (f64, usize) = (100.0, 14);
 const DEFRAG_SECONDS: (f64, usize) = (0.1, 13);
 const HASH_SECONDS: (f64, usize) = (0.01, 15);
 
@@ -44,6 +49,20 @@ pub struct Metrics {
     pub scrub_passes: Counter,
     pub scrub_reread: Counter,
     pub scrub_damage: Counter,
+    /// By [`CommandKind`].
+    pub apply_seconds: Outcomes,
+    /// By [`request_row`].
+    pub request_seconds: Outcomes,
+    pub range_seconds: Outcomes,
+    pub leases_granted: Counter,
+    pub leases_renewed: Counter,
+    pub leases_revoked: Counter,
+    pub leases_expired: Counter,
+    pub lease_ttls_s: Histogram,
+    pub purge_slice_ms: Histogram,
+    pub compaction_ms: Histogram,
+    /// Unix time of the last compaction; 0 if there was none.
+    pub compacted_last_s: Gauge,
     pub defrag_inflight: Gauge,
     pub defrag_seconds: Histogram,
     pub hash_seconds: Histogram,
@@ -89,6 +108,17 @@ impl Metrics {
             scrub_passes: Counter::default(),
             scrub_reread: Counter::default(),
             scrub_damage: Counter::default(),
+            apply_seconds: Outcomes::new(CommandKind::ALL.len(), APPLY_SECONDS),
+            request_seconds: Outcomes::new(2 + CommandKind::ALL.len(), REQUEST_SECONDS),
+            range_seconds: Outcomes::new(1, APPLY_SECONDS),
+            leases_granted: Counter::default(),
+            leases_renewed: Counter::default(),
+            leases_revoked: Counter::default(),
+            leases_expired: Counter::default(),
+            lease_ttls_s: Histogram::doubling(LEASE_TTLS_S),
+            purge_slice_ms: Histogram::doubling(PURGE_SLICE_MS),
+            compaction_ms: Histogram::doubling(COMPACTION_MS),
+            compacted_last_s: Gauge::default(),
             defrag_inflight: Gauge::default(),
             defrag_seconds: Histogram::doubling(DEFRAG_SECONDS),
             hash_seconds: Histogram::doubling(HASH_SECONDS),
@@ -106,6 +136,7 @@ impl Metrics {
             render_member(&mut text, config, status);
         }
         self.render_own(&mut text);
+        self.render_work(&mut text);
         render_fixed(&mut text, config);
         self.grpc.render(&mut text);
         process::render(&mut text);
@@ -170,6 +201,58 @@ impl Metrics {
         text.histogram("etcd_mvcc_hash_rev_duration_seconds", "Time of HashKV.", &[], &self.hash_rev_seconds);
     }
 
+    /// What the member's threads tell as it happens.
+    fn render_work(&self, text: &mut Text) {
+        self.apply_seconds.render(
+            text,
+            "etcd_server_apply_duration_seconds",
+            "Time to apply a request.",
+            |row, success| {
+                vec![("version", "v3"), ("op", CommandKind::ALL[row].name()), ("success", success)]
+            },
+        );
+        self.request_seconds.render(
+            text,
+            "etcd_server_request_duration_seconds",
+            "Time from a request to its answer, on the server.",
+            |row, success| vec![("type", request_name(row)), ("success", success)],
+        );
+        self.range_seconds.render(
+            text,
+            "etcd_server_range_duration_seconds",
+            "Time to read a range.",
+            |_, success| vec![("success", success)],
+        );
+        for (name, help, counter) in [
+            ("etcd_debugging_lease_granted_total", "Leases granted.", &self.leases_granted),
+            ("etcd_debugging_lease_renewed_total", "Renewals on this leader.", &self.leases_renewed),
+            ("etcd_debugging_lease_revoked_total", "Leases revoked.", &self.leases_revoked),
+            ("etcd_debugging_server_lease_expired_total", "Leases that ran out.", &self.leases_expired),
+        ] {
+            text.counter(name, help, counter.get());
+        }
+        for (name, help, histogram) in [
+            ("etcd_debugging_lease_ttl_total", "Granted TTLs in seconds.", &self.lease_ttls_s),
+            (
+                "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                "Time that one slice of a purge held up the state.",
+                &self.purge_slice_ms,
+            ),
+            (
+                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+                "Time from a compaction to the end of its purge.",
+                &self.compaction_ms,
+            ),
+        ] {
+            text.histogram(name, help, &[], histogram);
+        }
+        text.gauge(
+            "etcd_debugging_mvcc_db_compaction_last",
+            "Unix time of the last compaction.",
+            self.compacted_last_s.get(),
+        );
+    }
+
     fn render_checks(&self, text: &mut Text) {
         let all = || CHECKS.iter().zip(&self.checks).filter(|(_, m)| m.last.load(Ordering::Relaxed) != 0);
         if all().next().is_none() {
@@ -187,6 +270,23 @@ impl Metrics {
                 text.sample("etcd_server_healthchecks_total", &labels, counter.get());
             }
         }
+    }
+}
+
+/// The row of a kind of request among the times of requests.
+pub fn request_row(kind: RequestKind) -> usize {
+    match kind {
+        RequestKind::Range => 0,
+        RequestKind::ReadonlyTxn => 1,
+        RequestKind::Proposal(kind) => 2 + kind as usize,
+    }
+}
+
+fn request_name(row: usize) -> &'static str {
+    match row {
+        0 => "Range",
+        1 => "ReadonlyTxn",
+        proposal => CommandKind::ALL[proposal - 2].name(),
     }
 }
 
@@ -209,6 +309,14 @@ fn render_member(text: &mut Text, config: &Config, status: &MemberStatus) {
         ("etcd_server_quota_backend_bytes", "Effective quota.", crate::front::grpc::effective_quota(config)),
         ("etcd_mvcc_db_total_size_in_bytes", "What Status.dbSize tells.", status.db_size),
         ("etcd_mvcc_db_total_size_in_use_in_bytes", "What Status.dbSizeInUse tells.", status.db_size_in_use),
+        ("etcd_debugging_mvcc_keys_total", "Live keys.", status.keys),
+        (
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "Keys and values of all puts since the start.",
+            status.counts.put_bytes as i64,
+        ),
+        ("etcd_debugging_mvcc_pending_events_total", "Events not sent yet.", status.pending_events as i64),
+        ("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", status.wal_written_bytes as i64),
         ("etcd_debugging_mvcc_current_revision", "Current revision.", status.revision),
         ("etcd_debugging_mvcc_compact_revision", "Last compacted revision.", status.compact_revision),
         ("etcd_debugging_mvcc_watch_stream_total", "Open watch streams.", status.watch_streams as i64),
@@ -217,7 +325,23 @@ fn render_member(text: &mut Text, config: &Config, status: &MemberStatus) {
     ] {
         text.gauge(name, help, value);
     }
-    text.counter("etcd_debugging_mvcc_events_total", "Watch events delivered.", status.events_delivered);
+    for (name, help, value) in [
+        ("etcd_debugging_mvcc_events_total", "Watch events delivered.", status.events_delivered),
+        ("etcd_mvcc_range_total", "Ranges, those of transactions and compares too.", status.counts.ranges),
+        ("etcd_mvcc_put_total", "Puts.", status.counts.puts),
+        ("etcd_mvcc_delete_total", "Deletes, whatever they find.", status.counts.deletes),
+        ("etcd_mvcc_txn_total", "Requests that do several things.", status.counts.txns),
+        (
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            "Revisions that compactions took out.",
+            status.counts.purged,
+        ),
+        ("etcd_server_proposals_failed_total", "Proposals that failed.", status.failed_proposals),
+        ("etcd_server_read_indexes_failed_total", "Reads not confirmed.", status.failed_read_indexes),
+        ("etcd_server_slow_read_indexes_total", "Reads confirmed late.", status.slow_read_indexes),
+    ] {
+        text.counter(name, help, value);
+    }
     text.counter("etcd_server_leader_changes_seen_total", "Leader changes noticed.", status.leader_changes);
     if !status.alarms.is_empty() {
         text.family("etcd_debugging_server_alarms", "gauge", "1 for each raised alarm.");

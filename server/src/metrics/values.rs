@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Numbers that many threads change.
 //!
-//! Never     knows a name.
+//! Never     knows the name of a metric.
 
+use super::text::Text;
 use std::{
     future::Future,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -85,8 +86,46 @@ impl Histogram {
         })
     }
 
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     pub fn sum(&self) -> f64 {
         f64::from_bits(self.sum.load(Relaxed))
+    }
+}
+
+/// Histograms by what was done and whether it succeeded. One that has nothing in it is not told.
+pub struct Outcomes {
+    rows: Box<[[Histogram; 2]]>,
+}
+
+impl Outcomes {
+    pub fn new(rows: usize, bounds: (f64, usize)) -> Outcomes {
+        let row = |_| [Histogram::doubling(bounds), Histogram::doubling(bounds)];
+        Outcomes { rows: (0..rows).map(row).collect() }
+    }
+
+    pub fn observe(&self, row: usize, succeeded: bool, value: f64) {
+        self.rows[row][usize::from(succeeded)].observe(value);
+    }
+
+    pub fn render<'a>(
+        &self,
+        text: &mut Text,
+        name: &str,
+        help: &str,
+        labels: impl Fn(usize, &'a str) -> Vec<(&'a str, &'a str)>,
+    ) {
+        let rows = self.rows.iter().enumerate();
+        let all = rows.flat_map(|(row, [failed, done])| [(row, "false", failed), (row, "true", done)]);
+        let mut used = all.filter(|(_, _, histogram)| histogram.count() > 0).peekable();
+        if used.peek().is_some() {
+            text.family(name, "histogram", help);
+        }
+        for (row, succeeded, histogram) in used {
+            text.buckets(name, &labels(row, succeeded), histogram);
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 
 use crate::{
     http,
-    support::{Daemon, run},
+    support::{Daemon, run, until},
 };
 use cairn_proto::etcdserverpb as pb;
+use futures_util::stream;
+use pb::request_op::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: &str = include_str!("../../../tests/rules/metrics.tsv");
@@ -87,5 +89,100 @@ fn calls_are_counted_exactly() {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}");
         }
+    });
+}
+
+/// The figures of the kinds of calls are those of etcd 3.5.1.
+// rule: HT-10
+#[test]
+fn what_requests_did_is_counted_as_etcd_counts_it() {
+    run(async {
+        let daemon = Daemon::start(&["--heartbeat-interval=10", "--election-timeout=100"]);
+        let (mut kv, mut lease) = (daemon.kv().await, daemon.lease().await);
+        let put =
+            |key: &'static str| pb::PutRequest { key: key.into(), value: "v".into(), ..Default::default() };
+        let op = |request| pb::RequestOp { request: Some(request) };
+        let compare = |key: &'static str| pb::Compare { key: key.into(), ..Default::default() };
+        let all = || pb::DeleteRangeRequest { key: "k".into(), range_end: "l".into(), prev_kv: false };
+        let get = |revision| pb::RangeRequest { key: "k".into(), revision, ..Default::default() };
+
+        for key in ["k", "k2", "k3"] {
+            kv.put(put(key)).await.expect("put");
+        }
+        kv.put(pb::PutRequest { value: "".into(), ignore_value: true, ..put("k") }).await.expect("put");
+        kv.put(pb::PutRequest { lease: 99, ..put("k") }).await.expect_err("no such lease");
+        kv.range(get(0)).await.expect("range");
+        kv.range(get(77)).await.expect_err("a revision to come");
+        let one = pb::TxnRequest {
+            compare: vec![compare("k")],
+            success: vec![op(Request::RequestPut(put("k")))],
+            failure: vec![op(Request::RequestPut(put("k")))],
+        };
+        kv.txn(one).await.expect("txn");
+        let several = pb::TxnRequest {
+            compare: vec![
+                pb::Compare { result: 3, ..compare("k") },
+                pb::Compare { result: 3, ..compare("k") },
+            ],
+            success: vec![op(Request::RequestRange(get(0))), op(Request::RequestPut(put("k2")))],
+            failure: vec![],
+        };
+        kv.txn(several).await.expect("txn");
+        let read_only = pb::TxnRequest {
+            compare: vec![compare("k")],
+            failure: vec![op(Request::RequestRange(get(0)))],
+            ..Default::default()
+        };
+        kv.txn(read_only).await.expect("txn");
+        kv.delete_range(all()).await.expect("delete");
+        kv.delete_range(all()).await.expect("delete");
+        kv.put(put("k")).await.expect("put");
+
+        let grant = |ttl| pb::LeaseGrantRequest { ttl, id: 0 };
+        let long = lease.lease_grant(grant(100)).await.expect("grant").into_inner().id;
+        kv.put(pb::PutRequest { lease: long, ..put("l") }).await.expect("put");
+        lease.lease_revoke(pb::LeaseRevokeRequest { id: long }).await.expect("revoke");
+        let short = lease.lease_grant(grant(1)).await.expect("grant").into_inner().id;
+        let kept = lease.lease_keep_alive(stream::iter([pb::LeaseKeepAliveRequest { id: short }])).await;
+        kept.expect("open").into_inner().message().await.expect("answered");
+        let compact = pb::CompactionRequest { revision: 8, physical: true };
+        kv.compact(compact).await.expect("compact");
+
+        let text = until(async || {
+            let text = http::get(&daemon.clients[0], "/metrics").await.body;
+            text.contains("etcd_debugging_server_lease_expired_total 1\n").then_some(text)
+        })
+        .await;
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().expect("a number")
+        };
+        for (name, expected) in [
+            ("etcd_mvcc_put_total", 8.0),
+            // Keys and values: seven of a short key and "v", one of "k" again.
+            ("etcd_debugging_mvcc_total_put_size_in_bytes", 19.0),
+            ("etcd_mvcc_range_total", 1.0 + 2.0 + 1.0 + 3.0 + 2.0),
+            ("etcd_mvcc_delete_total", 3.0),
+            ("etcd_mvcc_txn_total", 4.0),
+            ("etcd_debugging_mvcc_keys_total", 1.0),
+            // The tombstones of revision 8 stay for watchers until the next one.
+            ("etcd_debugging_mvcc_db_compaction_keys_total", 6.0),
+            ("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count", 1.0),
+            ("etcd_debugging_lease_granted_total", 2.0),
+            ("etcd_debugging_lease_ttl_total_sum", 101.0),
+            ("etcd_debugging_lease_revoked_total", 2.0),
+            ("etcd_debugging_lease_renewed_total", 1.0),
+            ("etcd_server_proposals_failed_total", 0.0),
+            ("etcd_server_apply_duration_seconds_count{version=\"v3\",op=\"Put\",success=\"true\"}", 6.0),
+            ("etcd_server_apply_duration_seconds_count{version=\"v3\",op=\"Put\",success=\"false\"}", 1.0),
+            ("etcd_server_apply_duration_seconds_count{version=\"v3\",op=\"Txn\",success=\"true\"}", 2.0),
+            ("etcd_server_request_duration_seconds_count{type=\"ReadonlyTxn\",success=\"true\"}", 1.0),
+            ("etcd_server_request_duration_seconds_count{type=\"Range\",success=\"false\"}", 1.0),
+            ("etcd_server_range_duration_seconds_count{success=\"true\"}", 1.0),
+        ] {
+            assert_eq!(value(name), expected, "{name}");
+        }
+        assert!(value("etcd_debugging_mvcc_db_compaction_last") > 1.7e9);
+        assert!(value("etcd_disk_wal_write_bytes_total") >= 4096.0);
     });
 }

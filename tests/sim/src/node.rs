@@ -234,7 +234,7 @@ impl Node {
         let ops =
             batch.iter().filter_map(|c| c.carried.as_ref().map(|k| (c.entry.index, k.answer))).collect();
         let mut outcome = Outcome::default();
-        self.state.apply(now_ms, batch, &mut outcome).map_err(|e| e.to_string())?;
+        self.state.apply(now_ms, batch, &mut outcome, |_, _| {}).map_err(|e| e.to_string())?;
         let forgotten = self.sabotage == Some(Sabotage::WatchersForgotten)
             && outcome.events.last().is_some_and(|e| e.main % 20 == 0);
         if !outcome.events.is_empty() && !forgotten {

@@ -120,6 +120,8 @@ pub struct Effects<W, R> {
     pub reads: Vec<(u64, Vec<R>)>,
     pub refused: Vec<(W, Refusal)>,
     pub refused_reads: Vec<(R, Refusal)>,
+    /// Rounds of reads that got no answer in time, and were asked again.
+    pub slow_reads: u64,
     /// It changed.
     pub leadership: Option<Leadership>,
     /// The log takes no more: the member is to stop for this reason, and to step the replica no more.
@@ -135,6 +137,7 @@ impl<W, R> Default for Effects<W, R> {
             reads: Vec::new(),
             refused: Vec::new(),
             refused_reads: Vec::new(),
+            slow_reads: 0,
             leadership: None,
             failed: None,
         }
@@ -259,7 +262,7 @@ impl<W, R> Replica<W, R> {
     /// Advances by one input; the caller performs the effects.
     pub fn step(&mut self, now_ms: u64, input: Input<W, R>, effects: &mut Effects<W, R>) {
         match input {
-            Input::Tick => self.on_tick(now_ms),
+            Input::Tick => self.on_tick(now_ms, effects),
             Input::Propose(proposals) => self.on_propose(proposals, effects),
             Input::Read(reads) => self.on_read(now_ms, reads),
             Input::Durable { batch } => self.on_durable(batch, effects),
@@ -273,7 +276,7 @@ impl<W, R> Replica<W, R> {
         self.note_leadership(now_ms, effects);
     }
 
-    fn on_tick(&mut self, now_ms: u64) {
+    fn on_tick(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
         // raft-rs asserts that who becomes leader has persisted its log; so nobody's time to campaign runs
         // while its own log is being written.
         let unpersisted = self.node.raft.raft_log.persisted < self.node.raft.raft_log.last_index();
@@ -281,7 +284,9 @@ impl<W, R> Replica<W, R> {
             self.node.tick();
         }
         let stale = |round: &ReadRound<R>| now_ms >= round.asked_ms + READ_RETRY_MS;
-        if self.reads.iter().any(stale) {
+        let slow = self.reads.iter().filter(|round| stale(round)).count();
+        if slow > 0 {
+            effects.slow_reads += slow as u64;
             let waiting = self.reads.drain(..).flat_map(|round| round.waiting).collect();
             self.on_read(now_ms, waiting);
         }

@@ -13,7 +13,9 @@ pub mod alarms;
 pub mod members;
 
 use crate::{
-    Command, Refusal, convert,
+    Command, Refusal,
+    command::CommandKind,
+    convert,
     ids::ClusterId,
     lessor::{Lessor, MAX_TTL_S, StoredLease},
     replica::{
@@ -98,10 +100,20 @@ pub struct Outcome<A> {
     pub conf: Vec<(u64, Option<ConfChange>)>,
     /// Members, alarms or the cluster version changed.
     pub cluster_changed: bool,
-    /// A lease was revoked: keep-alives that wait for that may look again.
-    pub revoked: bool,
+    /// If a lease was revoked, keep-alives that wait for that may look again.
+    pub leases: LeaseChanges,
     /// The history was cut: there is something to purge.
     pub compacted: Option<i64>,
+}
+
+/// What became of leases in a batch of entries.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LeaseChanges {
+    /// The TTL of each that was granted.
+    pub granted_ttls_s: Vec<i64>,
+    pub revoked: usize,
+    /// Those of the revoked ones that had run out.
+    pub expired: usize,
 }
 
 impl<A> Default for Outcome<A> {
@@ -111,7 +123,7 @@ impl<A> Default for Outcome<A> {
             events: Vec::new(),
             conf: Vec::new(),
             cluster_changed: false,
-            revoked: false,
+            leases: LeaseChanges::default(),
             compacted: None,
         }
     }
@@ -204,7 +216,8 @@ impl State {
         (self.applied_index, self.applied_term)
     }
 
-    /// Applies entries as one transaction.
+    /// Applies entries as one transaction. `done` is told after each request what it was and whether it
+    /// succeeded, so that who has a clock can look at it.
     ///
     /// # Errors
     /// If the engine failed or an entry is not of this version; nothing of the batch is to be answered.
@@ -213,6 +226,7 @@ impl State {
         now_ms: u64,
         entries: Vec<Committed<Carried<A>>>,
         outcome: &mut Outcome<A>,
+        mut done: impl FnMut(CommandKind, bool),
     ) -> Result<(), Fatal> {
         let Some(last) = entries.last() else { return Ok(()) };
         let (index, term) = (last.entry.index, last.entry.term);
@@ -236,7 +250,9 @@ impl State {
                         Some(Carried { command, answer }) => (command, Some(answer)),
                         None => (decode_command(&entry)?, None),
                     };
+                    let kind = command.kind();
                     let result = applying.command(command)?;
+                    done(kind, result.is_ok());
                     outcome.answers.extend(answer.map(|answer| (answer, result)));
                 }
                 EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
@@ -245,9 +261,11 @@ impl State {
                 }
             }
         }
-        let Flags { cluster_changed, revoked, compacted } = applying.outcome_flags;
+        let Flags { cluster_changed, leases, compacted } = applying.outcome_flags;
         outcome.cluster_changed |= cluster_changed;
-        outcome.revoked |= revoked;
+        outcome.leases.granted_ttls_s.extend(leases.granted_ttls_s);
+        outcome.leases.revoked += leases.revoked;
+        outcome.leases.expired += leases.expired;
         outcome.compacted = compacted.or(outcome.compacted);
         outcome.events.append(&mut batch.commit(index, term)?);
         self.applied_term = term;
@@ -267,7 +285,7 @@ fn decode_command(entry: &LogEntry) -> Result<Command, Fatal> {
 #[derive(Default)]
 struct Flags {
     cluster_changed: bool,
-    revoked: bool,
+    leases: LeaseChanges,
     compacted: Option<i64>,
 }
 
@@ -319,7 +337,9 @@ impl Applying<'_, '_> {
             Command::LeaseGrant(r) => self.lease_grant(&r),
             Command::LeaseRevoke(r) => self.lease_revoke(r.id),
             Command::LeaseEnd { id, granted_index } if self.lessor.is_granted_by(id, granted_index) => {
-                self.lease_revoke(id)
+                let revoked = self.lease_revoke(id);
+                self.outcome_flags.leases.expired += usize::from(revoked.is_ok());
+                revoked
             }
             Command::LeaseEnd { .. } => Err(errors::LEASE_NOT_FOUND.into()),
             Command::LeaseCheckpoint(r) => self.lease_checkpoint(&r),
@@ -368,6 +388,7 @@ impl Applying<'_, '_> {
         }
         let granted = self.lessor.grant(self.now_ms, self.index, r.id, r.ttl);
         self.store_lease(granted.ok_or(errors::LEASE_EXIST)?)?;
+        self.outcome_flags.leases.granted_ttls_s.push(r.ttl);
         Ok(Applied::LeaseGrant { revision: self.batch.revision(), id: r.id, ttl_s: r.ttl })
     }
 
@@ -380,7 +401,7 @@ impl Applying<'_, '_> {
         keys.sort_unstable();
         self.batch.delete_keys(&keys)?;
         self.batch.small_delete(SmallTree::Lease, &id.to_be_bytes())?;
-        self.outcome_flags.revoked = true;
+        self.outcome_flags.leases.revoked += 1;
         Ok(Applied::LeaseRevoke { revision: self.batch.revision() })
     }
 

@@ -20,7 +20,10 @@ use cairn_mvcc::{Event, EventKind, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Waker,
 };
 
@@ -70,6 +73,8 @@ pub struct HubStats {
     pub slow: usize,
     pub ring_bytes: usize,
     pub events_delivered: u64,
+    /// Events that wait for their streams to take them.
+    pub pending_events: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +157,7 @@ pub struct Hub {
     wakers: Vec<Waker>,
     matches: Vec<(WatcherKey, u32)>,
     stats: HubStats,
+    pending: Arc<AtomicUsize>,
 }
 
 impl Hub {
@@ -172,6 +178,7 @@ impl Hub {
             wakers: Vec::new(),
             matches: Vec::new(),
             stats: HubStats::default(),
+            pending: Arc::default(),
         }
     }
 
@@ -184,6 +191,7 @@ impl Hub {
             streams: self.streams.len(),
             slow: self.lagging.len() + self.parked.values().map(Vec::len).sum::<usize>(),
             ring_bytes: self.ring.bytes(),
+            pending_events: self.pending.load(Ordering::Relaxed),
             ..self.stats
         }
     }
@@ -197,7 +205,7 @@ impl Hub {
     pub fn open_stream(&mut self, now_ms: u64, room: Arc<dyn Fn() + Send + Sync>) -> (StreamId, Arc<Outbox>) {
         self.next_stream += 1;
         let id = StreamId(self.next_stream);
-        let outbox = Arc::new(Outbox::new(room));
+        let outbox = Arc::new(Outbox::new(room, self.pending.clone()));
         let interval_ms = self.options.progress_interval_ms.max(PROGRESS_INTERVAL_MIN_MS);
         let tenth = interval_ms / 10;
         let jitter_ms = if tenth == 0 { 0 } else { draw(self.options.seed, id.0) % (tenth + 1) };

@@ -10,7 +10,10 @@
 use bytes::Bytes;
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -60,6 +63,13 @@ impl Out {
         matches!(self, Out::Events { .. })
     }
 
+    fn event_count(&self) -> usize {
+        match self {
+            Out::Events { events, .. } => events.len(),
+            _ => 0,
+        }
+    }
+
     fn event_bytes(&self) -> usize {
         match self {
             Out::Events { events, .. } => events.iter().map(Bytes::len).sum(),
@@ -73,6 +83,15 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     /// Called when a stream that had no room has some again.
     room: Arc<dyn Fn() + Send + Sync>,
+    /// Events that wait in all outboxes of the hub.
+    pending: Arc<AtomicUsize>,
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let left = self.lock().queue.iter().map(Out::event_count).sum();
+        self.pending.fetch_sub(left, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -89,8 +108,8 @@ struct Inner {
 }
 
 impl Outbox {
-    pub fn new(room: Arc<dyn Fn() + Send + Sync>) -> Outbox {
-        Outbox { inner: Mutex::default(), room }
+    pub fn new(room: Arc<dyn Fn() + Send + Sync>, pending: Arc<AtomicUsize>) -> Outbox {
+        Outbox { inner: Mutex::default(), room, pending }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -103,6 +122,7 @@ impl Outbox {
         match inner.take() {
             (Some(out), signals) => {
                 drop(inner);
+                self.pending.fetch_sub(out.event_count(), Ordering::Relaxed);
                 signals.send(&self.room);
                 Poll::Ready(Some(out))
             }
@@ -117,6 +137,7 @@ impl Outbox {
     /// Takes the oldest response if there is one.
     pub fn pop(&self) -> Option<Out> {
         let (out, signals) = self.lock().take();
+        self.pending.fetch_sub(out.as_ref().map_or(0, Out::event_count), Ordering::Relaxed);
         signals.send(&self.room);
         out
     }
@@ -148,6 +169,7 @@ impl Outbox {
         if out.is_events() {
             inner.events += 1;
             inner.bytes += out.event_bytes();
+            self.pending.fetch_add(out.event_count(), Ordering::Relaxed);
         } else {
             inner.answers += 1;
         }
@@ -215,5 +237,31 @@ impl Inner {
         self.parked &= !room;
         let writer = if self.answers < ANSWERS_MAX { self.writer.take() } else { None };
         (out, Signals { writer, room })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_wait_until_they_are_taken_or_their_stream_is_gone() {
+        let pending = Arc::<AtomicUsize>::default();
+        let outbox = Outbox::new(Arc::new(|| {}), pending.clone());
+        let other = Outbox::new(Arc::new(|| {}), pending.clone());
+        let out = |events| Out::Events { watch_id: 1, revision: 2, fragment: false, events };
+        let waiting = || pending.load(Ordering::Relaxed);
+        outbox.push(out(vec![Bytes::new(); 2]));
+        outbox.push(Out::Progress { watch_id: 1, revision: 2 });
+        other.push(out(vec![Bytes::new(); 3]));
+        assert_eq!(waiting(), 5);
+        assert!(outbox.pop().is_some_and(|out| out.is_events()));
+        assert_eq!(waiting(), 3);
+        assert!(outbox.pop().is_some() && outbox.pop().is_none());
+        drop(other);
+        assert_eq!(waiting(), 0);
+        outbox.close();
+        outbox.push(out(vec![Bytes::new()]));
+        assert_eq!(waiting(), 0);
     }
 }

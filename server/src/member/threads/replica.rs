@@ -113,6 +113,9 @@ fn perform(shared: &Shared, effects: &mut Effects<Kept, ReadWaiter>) {
     if !messages.is_empty() {
         shared.state.extend(messages);
     }
+    let (failed, slow) = (effects.refused.len() as u64, std::mem::take(&mut effects.slow_reads));
+    shared.raft.failed_proposals.fetch_add(failed, Ordering::Relaxed);
+    shared.raft.slow_read_indexes.fetch_add(slow, Ordering::Relaxed);
     for (kept, refusal) in effects.refused.drain(..) {
         if let Answer::Client { to, units, .. } = kept.answer {
             shared.admission.leave(units);

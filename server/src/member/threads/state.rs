@@ -24,7 +24,7 @@ use cairn_core::{
 use cairn_mvcc::{PurgeBudget, PurgeProgress, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -51,6 +51,8 @@ struct Running<'a> {
     reads: BTreeMap<u64, Vec<ReadWaiter>>,
     next_scan_ms: u64,
     purge: Purge,
+    /// Compactions that are not purged yet, and since when.
+    compactions: VecDeque<(i64, Instant)>,
     /// Since when a purge waits for a reader.
     held_since_ms: Option<u64>,
 }
@@ -78,6 +80,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
         next_scan_ms: 0,
         // A purge that an earlier run did not finish goes on.
         purge: Purge::Ready,
+        compactions: VecDeque::new(),
         held_since_ms: None,
     };
     let mut messages = Vec::new();
@@ -148,7 +151,12 @@ impl Running<'_> {
         let started = Instant::now();
         let entries = batch.len();
         let mut outcome = Outcome::default();
-        self.state.apply(self.shared.now_ms(), batch, &mut outcome)?;
+        let mut since = started;
+        self.state.apply(self.shared.now_ms(), batch, &mut outcome, |kind, succeeded| {
+            let now = Instant::now();
+            let took = now.duration_since(std::mem::replace(&mut since, now));
+            self.shared.observer.request_applied(kind, succeeded, took.as_secs_f64());
+        })?;
         let (index, term) = self.state.applied();
         if outcome.cluster_changed {
             *self.shared.cluster.lock().expect("nothing fails under this lock") =
@@ -159,11 +167,13 @@ impl Running<'_> {
         self.shared.update_db_size();
         self.publish(&outcome.events)?;
         self.lead_if_due();
-        if outcome.revoked {
+        if outcome.leases.revoked > 0 {
             self.shared.revoked.notify_waiters();
         }
-        if outcome.compacted.is_some() {
+        self.shared.observer.leases_changed(&outcome.leases);
+        if let Some(revision) = outcome.compacted {
             self.purge = Purge::Ready;
+            self.compactions.push_back((revision, started));
         }
         self.answer(outcome.answers);
         let conf = outcome.conf.into_iter();
@@ -303,15 +313,23 @@ impl Running<'_> {
         let now_ms = self.shared.now_ms();
         let break_holds = self.held_since_ms.is_some_and(|since_ms| now_ms >= since_ms + HOLD_PATIENCE_MS);
         let budget = PurgeBudget { entries: ENTRIES_PER_PURGE, break_holds };
+        let started = Instant::now();
         let progress = self.state.store_mut().purge_step(budget)?;
         if !matches!(progress, PurgeProgress::Held(_)) {
             self.held_since_ms = None;
         }
         self.purge = match progress {
             PurgeProgress::Idle => Purge::Idle,
-            PurgeProgress::More => Purge::Ready,
+            PurgeProgress::More => {
+                self.shared.observer.purge_slice(started.elapsed().as_secs_f64());
+                Purge::Ready
+            }
             PurgeProgress::Done(revision) => {
+                self.shared.observer.purge_slice(started.elapsed().as_secs_f64());
                 self.shared.purged.send_replace(revision);
+                while let Some((_, since)) = self.compactions.pop_front_if(|(done, _)| *done <= revision) {
+                    self.shared.observer.compacted(since.elapsed().as_secs_f64());
+                }
                 Purge::Ready
             }
             PurgeProgress::Held(_) => {
