@@ -66,6 +66,22 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// How many bytes of a blob a segment and those after it hold, as the segment itself says.
+    ///
+    /// # Errors
+    /// A [`Fault`] where it holds none.
+    pub fn stated_len(header: &Header, extent: &[u8]) -> Result<u32, Fault> {
+        let at = header.body_at();
+        let from = at + BLOB_REF_BYTES;
+        let used = header.used as usize;
+        let cell = extent.get(at..from).and_then(|cell| cell.try_into().ok());
+        let Some(cell) = cell.filter(|_| header.kind == Kind::Blob && used > from) else {
+            return Err(Fault::new("bytes of a blob", 12, from as u64 + 1, used as u64));
+        };
+        let held = u32::try_from(used - from).expect("the content of an extent is less than 4 GiB");
+        Ok(held.saturating_add(BlobRef::decode(cell).len))
+    }
+
     /// Reads a segment that shall hold the next of `len` bytes; `extent` is good up to the end of the reference.
     ///
     /// # Errors

@@ -11,8 +11,10 @@
 //! Never     sees what is in the log alone: a look is at a checkpoint.
 
 mod check;
+mod page;
 
 pub use check::{Findings, Keys};
+pub use page::{ExtentLook, Role};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -17,8 +17,8 @@ mod pending;
 
 use std::collections::BTreeMap;
 
-pub(crate) use bitmap::FIRST_DATA;
-use bitmap::{Bits, REGION_PAGES, Version, first_data, regions};
+use bitmap::{Bits, REGION_PAGES, Version, first_data};
+pub(crate) use bitmap::{FIRST_DATA, TURNS as MAPS_OF_REGION, map_page, regions};
 use extents::FreeExtents;
 use holes::Backing;
 pub(crate) use holes::HoleRule;
@@ -404,6 +404,13 @@ impl Space {
         self.regions[region].free.add(at, n);
         self.free_pages += n;
     }
+}
+
+/// The checkpoint that a page of a region's map is of, and how many pages that uses in the region; `None` if it is not
+/// a whole one.
+pub(crate) fn map_version(page: &[u8], uuid: u64, region: u64) -> Option<(u64, u64)> {
+    let (seq, bits, _) = bitmap::decode(page, uuid, region)?;
+    Some((seq, bits.count()))
 }
 
 /// Region and page inside it.

@@ -68,6 +68,22 @@ pub enum Command {
     #[command(verbatim_doc_comment)]
     Stats(Stats),
 
+    /// List every extent that the trees reach, in the order of the file
+    Pages(Pages),
+
+    /// Show one page: what it is for, what is in it, whether it is in use
+    ///
+    /// Of a node or blob the whole extent is shown, whichever of its pages N is. A page that is free
+    /// may still hold what it was last used for.
+    #[command(verbatim_doc_comment)]
+    Page(Page),
+
+    /// Draw the file: which pages are live, by tree, which wait to be free, which are free
+    ///
+    /// Pages that wait are those that only the two checkpoints before still need.
+    #[command(verbatim_doc_comment)]
+    Map(Map),
+
     /// Show the log: its records, or whether it is whole
     #[command(subcommand)]
     Wal(Wal),
@@ -219,6 +235,44 @@ pub struct Stats {
 
     #[command(flatten)]
     pub typed: Typed,
+}
+
+#[derive(Args, Debug)]
+pub struct Pages {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// Only of this tree
+    #[arg(long, value_name = "NAME")]
+    pub tree: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Page {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// The number of the page
+    #[arg(value_name = "N")]
+    pub number: u64,
+
+    /// Print the bytes of the page instead
+    #[arg(long, conflicts_with = "json")]
+    pub hex: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Map {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// Write a picture to this file instead, `-` for standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub svg: Option<PathBuf>,
+
+    /// Cells of a line
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..=512))]
+    pub width: u16,
 }
 
 #[derive(Args, Debug)]

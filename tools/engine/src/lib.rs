@@ -54,6 +54,9 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Dump(args) => commands::dump::run(args, output),
         Command::Get(args) => commands::get::run(args, output),
         Command::Stats(args) => commands::stats::run(args, output),
+        Command::Pages(args) => commands::pages::run(args, output),
+        Command::Page(args) => commands::page::run(args, output),
+        Command::Map(args) => commands::map::run(args, output),
         Command::Wal(Wal::Dump(args)) => commands::wal::dump(args, output),
         Command::Wal(Wal::Verify(place)) => commands::wal::verify(place, output),
     }

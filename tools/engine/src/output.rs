@@ -22,14 +22,17 @@ pub enum Paint {
     Good,
     Bad,
     Head,
+    /// A number of the 256-colour palette.
+    Palette(u8),
 }
 
 impl Paint {
-    fn code(self) -> &'static str {
+    fn code(self) -> String {
         match self {
-            Paint::Good => "32",
-            Paint::Bad => "1;31",
-            Paint::Head => "1",
+            Paint::Good => "32".into(),
+            Paint::Bad => "1;31".into(),
+            Paint::Head => "1".into(),
+            Paint::Palette(n) => format!("38;5;{n}"),
         }
     }
 }

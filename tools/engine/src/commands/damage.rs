@@ -139,6 +139,13 @@ pub fn list(findings: &Findings, schema: Schema) -> Vec<Damage> {
     findings.damage.iter().map(|(error, keys)| Damage::new(error, keys.as_ref(), schema)).collect()
 }
 
+/// Tells on standard error what was found beside what was asked for.
+pub fn tell(findings: &Findings) {
+    for (error, _) in &findings.damage {
+        eprintln!("engine: {error}");
+    }
+}
+
 /// Prints what was found, file by file.
 pub fn print(output: &mut Output, damage: &[Damage], count: u64) -> Outcome<()> {
     let mut file = None;

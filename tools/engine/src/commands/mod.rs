@@ -11,20 +11,46 @@ mod follow;
 pub mod get;
 pub mod info;
 mod log;
+pub mod map;
+pub mod page;
+pub mod pages;
 mod pair;
+mod picture;
 pub mod stats;
 pub mod wal;
 
 use std::sync::Arc;
 
 use cairn_engine::io::{StdVfs, Vfs};
-use cairn_engine::{TreeKind, page};
+use cairn_engine::page::PAGE_BYTES;
+use cairn_engine::tree::ExtentKind;
+use cairn_engine::{TreeDef, TreeKind};
+use cairn_mvcc::SCHEMA;
+
+use crate::outcome::{Failure, Outcome};
 
 /// Bytes of a page.
-const PAGE: u64 = page::PAGE_BYTES as u64;
+const PAGE: u64 = PAGE_BYTES as u64;
 
 fn vfs() -> Arc<dyn Vfs> {
     Arc::new(StdVfs)
+}
+
+/// What an extent is, in one word.
+fn extent_kind(kind: ExtentKind) -> &'static str {
+    match kind {
+        ExtentKind::Leaf => "leaf",
+        ExtentKind::Branch => "branch",
+        ExtentKind::Blob => "blob",
+    }
+}
+
+/// The tree of that name.
+fn tree_named(name: &str) -> Outcome<&'static TreeDef> {
+    SCHEMA.iter().find(|tree| tree.name == name).ok_or_else(|| {
+        let names: Vec<&str> = SCHEMA.iter().map(|tree| tree.name).collect();
+        Failure::Usage(format!("there is no tree {name:?}; there are {}", names.join(", ")))
+    })
 }
 
 /// A tree's kind in one word.

@@ -4,6 +4,7 @@
 mod contents;
 mod damage;
 mod info;
+mod layout;
 mod live;
 mod log;
 mod usage;

@@ -222,8 +222,11 @@ pub fn masked(out: &str, heads: &[&str]) -> String {
     out.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Names, lengths, times of change and contents of all files below `dir`.
-pub fn state_of(dir: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
+/// Lengths, times of change and sums of the contents of files.
+pub type State = BTreeMap<PathBuf, (u64, i64, i64, u32)>;
+
+/// The state of all that is below `dir`.
+pub fn state_of(dir: &Path) -> State {
     let mut state = BTreeMap::new();
     for entry in fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
