@@ -17,7 +17,9 @@ use bytes::Bytes;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::overlay::{AppendLog, Batch, CELLS_A_LOCK_HOLD, KeyCell, OrderedMap, Overlay};
+use crate::overlay::{
+    AppendLog, Batch, CELLS_A_LOCK_HOLD, KeyCell, OrderedMap, Overlay, copy_back, copy_forward,
+};
 use crate::schema::{AppendKey, TreeDef, TreeKind};
 use crate::tree::{self, Entry};
 use crate::treefile;
@@ -363,13 +365,16 @@ impl<'t> Copied<'t> {
     }
 
     fn copy(&mut self, from: Bound<&[u8]>) {
-        let take = |map: &OrderedMap, out: &mut Vec<KeyCell>| match self.direction {
-            Direction::Forward => map.copy_forward(from, CELLS_A_LOCK_HOLD, out),
-            Direction::Back => map.copy_back(from, CELLS_A_LOCK_HOLD, out),
-        };
-        match &self.source {
-            Source::Own(map) => take(map, &mut self.cells),
-            Source::Shared(overlay, place) => take(overlay.ordered().map(*place), &mut self.cells),
+        let (n, out) = (CELLS_A_LOCK_HOLD, &mut self.cells);
+        match (&self.source, self.direction) {
+            (Source::Own(map), Direction::Forward) => copy_forward(map, &OrderedMap::EMPTY, from, n, out),
+            (Source::Own(map), Direction::Back) => copy_back(map, &OrderedMap::EMPTY, from, n, out),
+            (Source::Shared(overlay, place), Direction::Forward) => {
+                overlay.ordered().copy_forward(*place, from, n, out);
+            }
+            (Source::Shared(overlay, place), Direction::Back) => {
+                overlay.ordered().copy_back(*place, from, n, out);
+            }
         }
         self.at = 0;
         self.ended = self.cells.len() < CELLS_A_LOCK_HOLD;

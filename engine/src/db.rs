@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use crate::checkpoint::{Checkpoint, Checkpointer, with_checkpoint};
 use crate::error::Result;
 use crate::fold::Purge;
+use crate::holds::{Holds, Lock};
 use crate::io::{Budget, FileLock, Progress};
 use crate::options::Options;
 use crate::overlay::{Batch, Overlay};
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     /// What the log has durably, as its owner said last; `NEVER` if the owner has no log.
     log_durable: AtomicU64,
     pub(crate) log_floor: AtomicU64,
+    holds: Arc<Holds>,
     pub(crate) pins: Pins,
     _lock: Box<dyn FileLock>,
 }
@@ -109,8 +111,9 @@ impl Db {
 
     fn start(trees: Arc<Trees>, options: Options, opened: Opened) -> (Db, Recovered) {
         let Opened { lock, checkpointer, checkpoint, last_keys, recovered } = opened;
+        let holds = Arc::new(Holds::new(options.stopwatch.clone()));
         let published = Published {
-            active: Captured::new(Arc::new(Overlay::new(&trees, recovered.stamp))),
+            active: Captured::new(Arc::new(Overlay::new(&trees, recovered.stamp, Arc::clone(&holds)))),
             trees,
             seq: Seq(0),
             stamp: recovered.stamp,
@@ -132,6 +135,7 @@ impl Db {
             log_durable: AtomicU64::new(NEVER),
             log_floor: AtomicU64::new(0),
             pins: Pins::default(),
+            holds,
             _lock: lock,
         };
         let checkpointer = inner.checkpointer();
@@ -193,14 +197,16 @@ impl Db {
     /// of it durably yet.
     pub fn freeze(&self) -> Result<bool> {
         let tidy = self.tidy_due();
-        let _writer = self.0.writer();
+        let writer = self.0.writer();
+        let hold = self.0.holds.begin(Lock::Freeze);
         self.0.file.healthy()?;
         let state = self.0.published();
         let wanted = tidy || state.seq > self.0.frozen_seq();
         if state.frozen.is_some() || !wanted || state.meta.applied_index > self.0.log_durable() {
             return Ok(false);
         }
-        let fresh = Captured::new(Arc::new(Overlay::new(&state.trees, state.stamp)));
+        let fresh =
+            Captured::new(Arc::new(Overlay::new(&state.trees, state.stamp, Arc::clone(&self.0.holds))));
         self.0.publish(|next| {
             let captured = std::mem::replace(&mut next.active, fresh);
             let (seq, stamp, meta) = (next.seq, next.stamp, next.meta.clone());
@@ -208,7 +214,8 @@ impl Db {
         });
         self.0.frozen_seq.store(state.seq.0, Ordering::Release);
         self.0.waiting_since_ms.store(NEVER, Ordering::Relaxed);
-        // Outside the publish lock: readers walk until the sums are there.
+        drop((hold, writer));
+        // Outside all locks: readers walk until the sums are there.
         state.active.overlay.index_deltas();
         Ok(true)
     }
@@ -277,6 +284,7 @@ impl Db {
             pages_verified: read(&counters.pages_verified),
             extents_allocated: read(&counters.extents_allocated),
             bytes_punched: read(&counters.bytes_punched),
+            locks: self.0.holds.stats(),
         }
     }
 
@@ -323,9 +331,13 @@ impl Inner {
     /// Replaces the published state by what `change` makes of it.
     fn publish<R>(&self, change: impl FnOnce(&mut Published) -> R) -> R {
         let mut slot = self.published.write().expect("no one panics while publishing");
+        let hold = self.holds.begin(Lock::Publish);
         let mut next = Published::clone(&slot);
         let out = change(&mut next);
-        *slot = Arc::new(next);
+        let before = std::mem::replace(&mut *slot, Arc::new(next));
+        drop((hold, slot));
+        // Outside the lock: it may be the last to have an overlay.
+        drop(before);
         out
     }
 
@@ -354,11 +366,15 @@ impl Inner {
     }
 
     pub(crate) fn add_purge(&self, purge: Purge) {
-        self.purge_list().push(purge);
+        let mut list = self.purge_list();
+        let _hold = self.holds.begin(Lock::Purges);
+        list.push(purge);
     }
 
     pub(crate) fn purges(&self) -> Vec<Purge> {
-        self.purge_list().clone()
+        let list = self.purge_list();
+        let _hold = self.holds.begin(Lock::Purges);
+        list.clone()
     }
 
     pub(crate) fn purges_waiting(&self) -> usize {
@@ -372,7 +388,9 @@ impl Inner {
 
     /// Puts what is left of the first `taken` purges in their place.
     pub(crate) fn replace_purges(&self, taken: usize, left: Vec<Purge>) {
-        self.purge_list().splice(..taken, left);
+        let mut list = self.purge_list();
+        let _hold = self.holds.begin(Lock::Purges);
+        list.splice(..taken, left);
     }
 
     pub(crate) fn is_untidy(&self) -> bool {

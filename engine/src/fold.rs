@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -42,7 +43,8 @@ pub enum PurgeRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct Purge {
     pub(crate) place: usize,
-    pub(crate) request: PurgeRequest,
+    /// Shared, so that a list of purges is copied fast.
+    pub(crate) request: Arc<PurgeRequest>,
     pub(crate) after: Seq,
 }
 
@@ -173,7 +175,7 @@ impl Building {
         let (place, root) = (*place, self.roots[*place]);
         // The keys are read before the first node is replaced: what this build wrote and lets go of is
         // written again at once.
-        let keys = match request {
+        let keys = match &**request {
             PurgeRequest::Keys(keys) => keys[..keys.len().min(SLICE_KEYS)].to_vec(),
             PurgeRequest::Below(bound) => self.first_keys(place, bound)?,
         };
@@ -188,7 +190,7 @@ impl Building {
         let mut sink = sink(tools.space, &self.source, &self.queue, tools.growth, &output);
         self.roots[place] = tree::delete_sorted(&source, &mut sink, &self.ctxs[place], &root, some)?;
         self.purge_bytes_left = self.purge_bytes_left.saturating_sub(output.get());
-        let ended = match &mut self.purges[due].request {
+        let ended = match Arc::make_mut(&mut self.purges[due].request) {
             PurgeRequest::Keys(keys) => {
                 keys.drain(..done.get());
                 keys.is_empty()
@@ -236,7 +238,7 @@ pub(crate) fn join(purges: Vec<Purge>, ready: Seq) -> Vec<Purge> {
         let mut below: Option<AppendKey> = None;
         let mut keys = Vec::new();
         for purge in due.iter().filter(|purge| purge.place == place) {
-            match &purge.request {
+            match &*purge.request {
                 PurgeRequest::Below(bound) => below = below.max(Some(*bound)),
                 PurgeRequest::Keys(list) => keys.extend_from_slice(list),
             }
@@ -245,9 +247,13 @@ pub(crate) fn join(purges: Vec<Purge>, ready: Seq) -> Vec<Purge> {
         keys.sort_unstable();
         keys.dedup();
         if !keys.is_empty() {
-            out.push(Purge { place, request: PurgeRequest::Keys(keys), after: ready });
+            let request = Arc::new(PurgeRequest::Keys(keys));
+            out.push(Purge { place, request, after: ready });
         }
-        out.extend(below.map(|below| Purge { place, request: PurgeRequest::Below(below), after: ready }));
+        out.extend(below.map(|below| {
+            let request = Arc::new(PurgeRequest::Below(below));
+            Purge { place, request, after: ready }
+        }));
     }
     out
 }

@@ -7,6 +7,8 @@
 //!              has a page.
 //! Never     runs by itself.
 
+use std::sync::Arc;
+
 use crate::checkpoint::Checkpointer;
 use crate::db::Db;
 use crate::error::{Corruption, Result};
@@ -62,7 +64,7 @@ impl Db {
     pub fn purge(&self, tree: &TreeDef, request: PurgeRequest, after: Seq) {
         let inner = self.inner();
         let place = inner.trees().place_of_kind(tree, TreeKind::Append);
-        inner.add_purge(Purge { place, request, after });
+        inner.add_purge(Purge { place, request: Arc::new(request), after });
     }
 
     /// Purges that wait for a checkpoint.

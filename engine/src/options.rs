@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::holds::Stopwatch;
 use crate::io::{StdVfs, Vfs};
 use crate::page::PAGE_BYTES;
 
@@ -25,6 +26,8 @@ pub struct Options {
     /// Where the files are.
     pub vfs: Arc<dyn Vfs>,
     pub page_source: PageSourceKind,
+    /// With what holds of locks are measured; without one they are counted alone.
+    pub stopwatch: Option<Arc<dyn Stopwatch>>,
     /// Addresses to reserve for the map; a file that outgrows them is mapped anew.
     pub map_reserve: u64,
     /// A checkpoint is due once the active overlay holds this many bytes.
@@ -81,6 +84,7 @@ impl Default for Options {
         Self {
             vfs: Arc::new(StdVfs),
             page_source: PageSourceKind::Map,
+            stopwatch: None,
             map_reserve: 1 << 40,
             overlay_bytes: 64 << 20,
             overlay_entries: 200_000,

@@ -4,6 +4,8 @@
 //! Owns      the public snapshot of a store's figures.
 //! Never     decides anything.
 
+use crate::holds::LockStats;
+
 /// A store's figures at one moment. Counters count since the store was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -38,4 +40,6 @@ pub struct Stats {
     pub pages_verified: u64,
     pub extents_allocated: u64,
     pub bytes_punched: u64,
+    /// Holds of locks that a reader or the writer may wait for.
+    pub locks: LockStats,
 }

@@ -80,7 +80,7 @@ impl Captured {
                 let found = self.overlay.append_log(place).get(self.append_lens[place], key);
                 found.map(|value| Some(value.clone()))
             }
-            TreeKind::Ordered => self.overlay.ordered().map(place).get(key).map(|cell| cell.value.clone()),
+            TreeKind::Ordered => self.overlay.ordered().get(place, key).map(|cell| cell.value.clone()),
         }
     }
 }

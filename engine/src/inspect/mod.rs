@@ -23,6 +23,7 @@ use crate::checkpoint::{Checkpoint, contexts, mapped};
 use crate::error::{Corruption, Error, Result};
 use crate::format::slot::{SLOTS, Slot};
 use crate::format::superblock::Superblock;
+use crate::holds::Holds;
 use crate::io::{OpenHow, Vfs};
 use crate::options::{Options, PageSourceKind};
 use crate::overlay::Overlay;
@@ -183,7 +184,8 @@ impl Store {
 
     /// The checkpoint as a view, to be read as any other.
     pub fn view(&self) -> View {
-        let active = Captured::new(Arc::new(Overlay::new(&self.trees, self.slot.stamp)));
+        let holds = Arc::new(Holds::new(None));
+        let active = Captured::new(Arc::new(Overlay::new(&self.trees, self.slot.stamp, holds)));
         View(Arc::new(Published {
             trees: Arc::clone(&self.trees),
             seq: Seq(0),

@@ -5,7 +5,8 @@
 //! Owns      the in-memory halves of all trees, and the count of bytes and entries in them.
 //! Holds     1. one writer at a time (the store's writer lock), any number of readers;
 //!           2. a batch enters the ordered halves under one lock, together with its stamp, so that a
-//!              sum over them is true at exactly that stamp;
+//!              sum over them is true at exactly that stamp; a large one lies on top of them at once, and its
+//!              cells are moved down over several holds of the lock, each of which has a bound;
 //!           3. a frozen overlay never changes.
 //! Never     opens a file, reads a clock, or knows what a key means.
 
@@ -19,12 +20,16 @@ use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 
 pub(crate) use append_log::AppendLog;
-pub(crate) use ordered::{DeltaRun, KeyCell, OrderedMap};
+pub(crate) use ordered::{Cell, DeltaRun, KeyCell, OrderedMap, copy_back, copy_forward};
 
+use crate::holds::{Holds, Lock};
 use crate::schema::{AppendKey, TreeKind, Trees};
 
 /// Cells a cursor copies each time it takes the lock.
 pub(crate) const CELLS_A_LOCK_HOLD: usize = 64;
+
+/// Cells of a batch that are taken in each time the lock is taken.
+const CELLS_A_MERGE: usize = 512;
 
 /// Memory of an append entry beside its value.
 const APPEND_OVERHEAD: usize = 64;
@@ -38,18 +43,51 @@ pub(crate) struct Overlay {
     runs: OnceLock<Vec<DeltaRun>>,
     bytes: AtomicU64,
     entries: AtomicU64,
+    holds: Arc<Holds>,
 }
 
 #[derive(Debug)]
 pub(crate) struct OrderedHalf {
     /// By place in the schema; the map of an append tree stays empty.
     maps: Vec<OrderedMap>,
+    /// What a large batch still has on top of those.
+    incoming: Vec<OrderedMap>,
     stamp: u64,
 }
 
 impl OrderedHalf {
+    /// All cells of the tree at `place`, of an overlay that is frozen.
     pub(crate) fn map(&self, place: usize) -> &OrderedMap {
+        assert_eq!(self.incoming[place].len(), 0, "a batch is taken in before its overlay is frozen");
         &self.maps[place]
+    }
+
+    pub(crate) fn get(&self, place: usize, key: &[u8]) -> Option<&Cell> {
+        self.incoming[place].get(key).or_else(|| self.maps[place].get(key))
+    }
+
+    /// Copies up to `n` cells at and after `from`, in key order.
+    pub(crate) fn copy_forward(&self, place: usize, from: Bound<&[u8]>, n: usize, out: &mut Vec<KeyCell>) {
+        copy_forward(&self.maps[place], &self.incoming[place], from, n, out);
+    }
+
+    /// Copies up to `n` cells at and before `from`, in falling key order.
+    pub(crate) fn copy_back(&self, place: usize, from: Bound<&[u8]>, n: usize, out: &mut Vec<KeyCell>) {
+        copy_back(&self.maps[place], &self.incoming[place], from, n, out);
+    }
+
+    /// Moves up to `n` cells of the batch down. Answers how many.
+    fn settle(&mut self, n: usize) -> usize {
+        let mut moved = 0;
+        for (map, incoming) in self.maps.iter_mut().zip(&mut self.incoming) {
+            moved += map.merge(incoming, n - moved);
+        }
+        moved
+    }
+
+    /// Bytes and entries, without those that are still on top.
+    fn size(&self) -> (usize, usize) {
+        self.maps.iter().fold((0, 0), |(bytes, n), map| (bytes + map.bytes(), n + map.len()))
     }
 }
 
@@ -70,16 +108,17 @@ impl Batch {
 
 impl Overlay {
     /// An empty overlay that continues at `stamp`.
-    pub(crate) fn new(trees: &Trees, stamp: u64) -> Self {
+    pub(crate) fn new(trees: &Trees, stamp: u64, holds: Arc<Holds>) -> Self {
         let append =
             trees.schema().iter().map(|t| (t.kind == TreeKind::Append).then(|| AppendLog::new(t.weight)));
-        let maps = (0..trees.len()).map(|_| OrderedMap::default()).collect();
+        let maps = || (0..trees.len()).map(|_| OrderedMap::default()).collect();
         Self {
             append: append.collect(),
-            ordered: RwLock::new(OrderedHalf { maps, stamp }),
+            ordered: RwLock::new(OrderedHalf { maps: maps(), incoming: maps(), stamp }),
             runs: OnceLock::new(),
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            holds,
         }
     }
 
@@ -115,19 +154,27 @@ impl Overlay {
             bytes += new.iter().map(|(_, value)| value.len() + APPEND_OVERHEAD).sum::<usize>();
             log.extend(new);
         }
-        let mut half = self.ordered.write().expect("no writer panics while it merges a batch");
-        let size =
-            |half: &OrderedHalf| half.maps.iter().fold((0, 0), |(b, n), m| (b + m.bytes(), n + m.len()));
-        let before = size(&half);
-        for (map, new) in half.maps.iter_mut().zip(batch.ordered) {
-            map.merge(new);
+        let cells: usize = batch.ordered.iter().map(OrderedMap::len).sum();
+        let mut left = Some((batch.ordered, stamp));
+        let (mut moved, mut grown) = (0, (0_usize, 0));
+        while moved < cells || left.is_some() {
+            let mut half = self.ordered.write().expect("no writer panics while it merges a batch");
+            let _hold = self.holds.begin(Lock::Merge);
+            if let Some((ordered, stamp)) = left.take() {
+                half.incoming = ordered;
+                half.stamp = stamp;
+            }
+            let before = half.size();
+            let now = half.settle(CELLS_A_MERGE);
+            let after = half.size();
+            // A batch may shrink the overlay (a tombstone over a big value): the sum wraps to the right answer.
+            grown.0 = after.0.wrapping_sub(before.0).wrapping_add(grown.0);
+            grown.1 += after.1 - before.1;
+            self.holds.entries(now as u64);
+            moved += now;
         }
-        half.stamp = stamp;
-        let after = size(&half);
-        drop(half);
-        // A batch may shrink the overlay (a tombstone over a big value): the sum wraps to the right answer.
-        self.bytes.fetch_add((bytes + after.0).wrapping_sub(before.0) as u64, Ordering::Relaxed);
-        self.entries.fetch_add((entries + after.1 - before.1) as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.wrapping_add(grown.0) as u64, Ordering::Relaxed);
+        self.entries.fetch_add((entries + grown.1) as u64, Ordering::Relaxed);
     }
 
     /// Turns the deltas of a frozen overlay into prefix sums. Called once nothing writes to it.
@@ -140,7 +187,12 @@ impl Overlay {
         let half = self.ordered();
         let delta = match self.runs.get() {
             Some(runs) => runs[place].delta(lo, hi),
-            None => half.maps[place].delta(lo, hi),
+            None => {
+                let (below, steps) = half.maps[place].delta(lo, hi);
+                let (above, more) = half.incoming[place].delta(lo, hi);
+                self.holds.entries(steps + more);
+                below + above
+            }
         };
         (delta, half.stamp)
     }

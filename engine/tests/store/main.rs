@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod holds;
 mod inspect;
 mod model;
 mod mutants;
