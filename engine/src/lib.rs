@@ -11,6 +11,8 @@ mod db;
 mod error;
 mod fold;
 pub mod format;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod holds;
 pub mod inspect;
 pub mod io;

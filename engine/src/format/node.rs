@@ -292,10 +292,16 @@ impl Layout {
         Ok(self.values_at + from..self.values_at + to)
     }
 
+    /// Where pointer `index` of a branch lies in the extent.
+    #[inline]
+    pub(crate) fn child_at(&self, index: usize) -> usize {
+        self.seconds_at + NODE_PTR_BYTES * index
+    }
+
     /// Pointer `index` of a branch.
     #[inline]
     pub fn child(&self, bytes: &[u8], index: usize) -> Result<NodePtr, Fault> {
-        let at = self.seconds_at + NODE_PTR_BYTES * index;
+        let at = self.child_at(index);
         let cell = bytes.get(at..at + NODE_PTR_BYTES).and_then(|cell| cell.try_into().ok());
         match cell {
             Some(cell) if !self.leaf && index < self.count => Ok(NodePtr::decode(cell)),

@@ -125,6 +125,12 @@ impl Slot {
     }
 }
 
+/// Where in a slot's page the roots are that it can have.
+#[cfg(feature = "sim")]
+pub(crate) fn root_offsets() -> impl Iterator<Item = usize> {
+    (0..TREES_MAX).map(|i| ROOTS_AT + i * ROOT_STRIDE + 8)
+}
+
 /// The checksum that an encoded slot states of itself.
 pub fn crc(page: &[u8]) -> u32 {
     u32::from_le_bytes(*page[CRC_AT..].first_chunk().expect("a slot is one page"))

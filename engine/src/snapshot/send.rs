@@ -238,7 +238,7 @@ impl Stream<'_> {
 
 impl Position {
     /// The position behind `frame`, which was the next.
-    pub(super) fn after(self, of: &Header, frame: &FrameHeader) -> Position {
+    pub(crate) fn after(self, of: &Header, frame: &FrameHeader) -> Position {
         Position {
             frames: self.frames + 1,
             pages: self.pages + u64::from(frame.npages),

@@ -23,6 +23,10 @@ pub const TURNS: u64 = 4;
 pub const FIRST_DATA: u64 = 16;
 
 const FIRST_REGION_MAPS: u64 = 6;
+/// Where a bitmap page keeps its checksum.
+#[cfg(feature = "sim")]
+pub(crate) const CRC_AT: usize = 4;
+
 const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8; 4] = b"CMAP";
 const WORDS: usize = REGION_PAGES as usize / 64;
@@ -218,7 +222,8 @@ pub(crate) fn decode(page: &[u8], uuid: u64, region: u64) -> Option<(u64, Bits, 
     Some((u64_at(8)?, bits, crc))
 }
 
-fn checksum(page: &[u8]) -> u32 {
+/// The checksum that a bitmap page should state of itself.
+pub(crate) fn checksum(page: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&page[..4]);
     hasher.update(&page[8..]);

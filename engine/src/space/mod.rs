@@ -10,6 +10,8 @@
 
 mod bitmap;
 mod extents;
+#[cfg(feature = "sim")]
+pub(crate) mod fuzz;
 mod holes;
 mod live;
 mod load;

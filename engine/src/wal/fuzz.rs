@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The body of the recovery fuzz: any bytes as segments, with their checksums made right again.
+//! The bodies of the log's fuzz targets: any bytes as a header, a batch, or segments, with their checksums made right
+//! again.
 //!
 //! Owns      the repair of checksums after a mutation, and what must hold for every input.
 //! Holds     1. recovery ends, without a panic, for any bytes; a log that it accepts can be read back whole;
@@ -10,11 +11,56 @@ use std::path::{Path, PathBuf};
 
 use super::batch::{self, BATCH_HEADER_BYTES, RECORD_HEADER_BYTES, Records};
 use super::recover::{Evidence, Recovered, recover};
-use super::segment::{BLOCK, BLOCK_BYTES, segment_name, u32_at, u64_at};
+use super::segment::{BLOCK, BLOCK_BYTES, SegmentHeader, segment_name, u32_at, u64_at};
 use crate::error::Error;
 
 /// The member whose log the inputs pretend to be.
 pub const MEMBER_ID: u64 = 1;
+
+/// What the batches of inputs are salted with, and where they lie.
+const PLACE: (u64, u64) = (0x5a17, BLOCK);
+
+/// Decodes the header block of a segment. True if it is one.
+pub fn segment_header(input: &[u8]) -> bool {
+    match SegmentHeader::decode(Path::new("fuzz"), input) {
+        Ok(_) => true,
+        Err(Error::Corrupt(_) | Error::Format(_)) => false,
+        Err(other) => panic!("decoding does no I/O: {other}"),
+    }
+}
+
+/// Decodes a batch and its records. True if all of it is good.
+pub fn batch(input: &[u8]) -> bool {
+    let (salt, offset) = PLACE;
+    let Ok((header, payload)) = batch::decode(input, salt, offset) else { return false };
+    let mut records = 0;
+    let whole = Records::new(&header, payload).all(|record| {
+        records += 1;
+        record.is_ok()
+    });
+    assert!(records <= input.len() / RECORD_HEADER_BYTES + 1, "{records} records in {} bytes", input.len());
+    whole
+}
+
+/// Makes the checksums of a batch right for [`batch`].
+pub fn fix_batch(input: &mut [u8]) {
+    if input.len() < BATCH_HEADER_BYTES {
+        return;
+    }
+    fix_records(&mut input[BATCH_HEADER_BYTES..]);
+    let [records, chain] = [8, 32].map(|at| u32_at(input, at));
+    let [no, durable] = [16, 24].map(|at| u64_at(input, at));
+    batch::finish(input, PLACE, records, no, durable, chain);
+}
+
+/// The first batch of a segment, as an input of [`batch`].
+pub fn first_batch(segment: &[u8]) -> Option<Vec<u8>> {
+    let batch = segment.get(BLOCK_BYTES..)?;
+    let end = BATCH_HEADER_BYTES + u32_at(batch.get(..BATCH_HEADER_BYTES)?, 4) as usize;
+    let mut input = batch.get(..end)?.to_vec();
+    fix_batch(&mut input);
+    Some(input)
+}
 
 /// What became of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
