@@ -14,7 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -31,6 +32,9 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// Ports are found by asking for free ones, which others may take meanwhile.
 const START_ATTEMPTS: u32 = 3;
+
+/// The ports of a server that is down may be held by someone who looks for a free one.
+const RESTART_ATTEMPTS: u32 = 20;
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -86,7 +90,7 @@ impl Server {
             match server.ready().await {
                 Ok(()) => return server,
                 Err(reason) => {
-                    let in_use = server.log().contains("address already in use");
+                    let in_use = says_in_use(&server.log());
                     assert!(in_use && attempt < START_ATTEMPTS, "{reason}\n{}", server.log());
                     server.kill();
                 }
@@ -101,10 +105,15 @@ impl Server {
     /// If it does not answer.
     pub async fn restart(&mut self) {
         assert!(self.keeper.is_none(), "it still runs");
-        self.spawn();
-        if let Err(reason) = self.ready().await {
-            panic!("{reason}\n{}", self.log());
+        for attempt in 1..=RESTART_ATTEMPTS {
+            let said = self.log().len();
+            self.spawn();
+            let Err(reason) = self.ready().await else { return };
+            let in_use = says_in_use(&self.log()[said..]);
+            assert!(in_use && attempt < RESTART_ATTEMPTS, "{reason}\n{}", self.log());
+            tokio::time::sleep(POLL).await;
         }
+        unreachable!("the last attempt returns or panics");
     }
 
     pub fn url(&self) -> String {
@@ -133,14 +142,24 @@ impl Server {
         self.find_pid().expect("a ready server runs")
     }
 
-    /// kill -9, and waits until it is gone.
+    /// kill -9, and waits until it is gone: the server too, which is not our child and holds ports and files
+    /// for as long as it takes to end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
     pub fn kill(&mut self) {
+        let server = self.find_pid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let Some(mut keeper) = self.keeper.take() else { return };
         match kill_process_group(group(&keeper), Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(e) => panic!("the server's group is ours: {e}"),
         }
         keeper.wait().expect("the keeper is our child");
+        if let Some(server) = server {
+            let patience = Timespec { tv_sec: STOP.as_secs().cast_signed(), tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+            assert_eq!(ended, Ok(1), "not ended {STOP:?} after SIGKILL");
+        }
     }
 
     /// SIGTERM, and waits until it has ended.
@@ -221,6 +240,10 @@ impl Drop for Server {
             eprintln!("the end of the log of {}:\n{}", self.program.path.display(), tail(&self.log()));
         }
     }
+}
+
+fn says_in_use(log: &str) -> bool {
+    log.contains("address already in use")
 }
 
 fn tail(log: &str) -> &str {
