@@ -182,6 +182,7 @@ fn every_flipped_byte_is_found_or_does_not_matter() {
     println!("flips: {flips} bytes, {found} found by reads, {unread} found by verify alone");
     let least = if full() { 1 << 20 } else { 80_000 };
     assert!(flips >= least && found > flips / 2, "{flips} flips are too few");
+    println!("score: tree-bytes-flipped {flips} >={least} ok");
 }
 
 #[test]
@@ -226,6 +227,7 @@ fn pages_zeroed_swapped_stale_foreign_or_torn_are_found() {
         "damaged pages: {consistent} extents were consistent in themselves, {failed_reads} found by reads"
     );
     assert!(consistent >= cases / 40 && failed_reads >= cases / 2);
+    println!("score: tree-pages-damaged {} >={cases} ok", counts.iter().sum::<u64>());
 }
 
 const WAYS: [&str; 10] = [

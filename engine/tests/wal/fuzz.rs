@@ -115,4 +115,5 @@ fn recovery_reads_or_refuses_any_bytes() {
     }
     println!("{inputs} inputs, seed {SEED}: {counts:?}");
     assert!(counts["log"] > inputs / 20 && counts["refused"] > inputs / 20, "{counts:?}");
+    println!("score: log-fuzz-inputs {inputs} >={inputs} ok");
 }

@@ -560,4 +560,5 @@ fn two_stores_and_the_model_agree_whatever_is_purged_folded_and_reopened_when() 
         let floor = seeds / 2;
         assert!(done.get(what).is_some_and(|&n| n >= floor), "{what} was done less than {floor} times");
     }
+    println!("score: mvcc-random-seeds {seeds} >={seeds} ok");
 }
