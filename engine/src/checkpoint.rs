@@ -226,6 +226,7 @@ impl Checkpointer {
             high_water: self.space.high_water(),
             map_digest: self.space.digest(),
             previous_crc: before.crc,
+            size_mark: inner.size.raise(inner.needed_after(self.space.stats())),
         };
         let bytes = slot.encode(self.uuid);
         if planted("slot-before-data") {
@@ -241,6 +242,7 @@ impl Checkpointer {
             self.written.pop_front();
         }
         self.set_log_floor(inner);
+        inner.size.saved(slot.size_mark);
         self.publish(inner, building, slot);
         Ok(())
     }

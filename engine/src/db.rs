@@ -21,6 +21,7 @@ use crate::overlay::{Batch, Overlay};
 use crate::page::PAGE_BYTES;
 use crate::recover::{self, Opened, Recovered};
 use crate::schema::{AppendKey, InstallId, Schema, Trees};
+use crate::size::SizeMark;
 use crate::snapshot::Pins;
 use crate::space::SpaceStats;
 use crate::stats::Stats;
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     /// What the log has durably, as its owner said last; `NEVER` if the owner has no log.
     log_durable: AtomicU64,
     pub(crate) log_floor: AtomicU64,
+    pub(crate) size: SizeMark,
     holds: Arc<Holds>,
     pub(crate) pins: Pins,
     _lock: Box<dyn FileLock>,
@@ -110,7 +112,7 @@ impl Db {
     }
 
     fn start(trees: Arc<Trees>, options: Options, opened: Opened) -> (Db, Recovered) {
-        let Opened { lock, checkpointer, checkpoint, last_keys, recovered } = opened;
+        let Opened { lock, checkpointer, checkpoint, last_keys, recovered, size_mark } = opened;
         let holds = Arc::new(Holds::new(options.stopwatch.clone()));
         let published = Published {
             active: Captured::new(Arc::new(Overlay::new(&trees, recovered.stamp, Arc::clone(&holds)))),
@@ -134,6 +136,7 @@ impl Db {
             frozen_seq: AtomicU64::new(0),
             log_durable: AtomicU64::new(NEVER),
             log_floor: AtomicU64::new(0),
+            size: SizeMark::new(size_mark),
             pins: Pins::default(),
             holds,
             _lock: lock,
@@ -142,6 +145,7 @@ impl Db {
         checkpointer.set_log_floor(&inner);
         inner.set_figures(&checkpointer);
         drop(checkpointer);
+        inner.size.raise(inner.needed_bytes());
         (Db(Arc::new(inner)), recovered)
     }
 
@@ -201,7 +205,7 @@ impl Db {
         let hold = self.0.holds.begin(Lock::Freeze);
         self.0.file.healthy()?;
         let state = self.0.published();
-        let wanted = tidy || state.seq > self.0.frozen_seq();
+        let wanted = tidy || self.0.size.is_lowered() || state.seq > self.0.frozen_seq();
         if state.frozen.is_some() || !wanted || state.meta.applied_index > self.0.log_durable() {
             return Ok(false);
         }
@@ -391,6 +395,18 @@ impl Inner {
         let mut list = self.purge_list();
         let _hold = self.holds.begin(Lock::Purges);
         list.splice(..taken, left);
+    }
+
+    /// What the store needs: pages in use, pages that later checkpoints give back, and the overlays.
+    pub(crate) fn needed_bytes(&self) -> u64 {
+        let space = self.figures.lock().expect("no one panics while storing figures").space;
+        let overlays: u64 = self.published().overlays().map(|layer| layer.overlay.bytes()).sum();
+        (space.used + space.pending) * PAGE_BYTES as u64 + overlays
+    }
+
+    /// The same once the frozen overlay is in the file, of which `space` are the figures then.
+    pub(crate) fn needed_after(&self, space: SpaceStats) -> u64 {
+        (space.used + space.pending) * PAGE_BYTES as u64 + self.published().active.overlay.bytes()
     }
 
     pub(crate) fn is_untidy(&self) -> bool {

@@ -30,6 +30,7 @@ mod scrub;
 mod shrink;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod size;
 pub mod snapshot;
 mod space;
 mod stats;

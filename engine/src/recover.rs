@@ -68,6 +68,8 @@ pub(crate) struct Opened {
     pub(crate) checkpoint: Arc<Checkpoint>,
     pub(crate) last_keys: Vec<Option<AppendKey>>,
     pub(crate) recovered: Recovered,
+    /// The size mark of the checkpoint that the store goes on from.
+    pub(crate) size_mark: u64,
 }
 
 /// Makes a new, empty store in `dir`.
@@ -102,6 +104,7 @@ pub(crate) fn create(dir: &Path, trees: &Trees, install: InstallId, options: &Op
         high_water: space.high_water(),
         map_digest: space.digest(),
         previous_crc: 0,
+        size_mark: 0,
     };
     file.write(slot::position(slot.seq), &[IoSlice::new(&slot.encode(superblock.uuid))])?;
     file.sync()?;
@@ -190,6 +193,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         stamp: chosen.stamp,
         install_id: superblock.install,
     };
+    let size_mark = chosen.size_mark;
     let checkpointer = Checkpointer {
         uuid: superblock.uuid,
         file,
@@ -203,7 +207,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         shrink: None,
         shrink_watch: ShrinkWatch::default(),
     };
-    Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered })
+    Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered, size_mark })
 }
 
 pub(crate) fn previous(slot: &Slot) -> Previous {

@@ -308,6 +308,40 @@ fn compaction_and_defragmentation_make_room_again_and_the_alarm_is_switched_off_
     });
 }
 
+// rule: ALARM-8
+#[test]
+fn a_restart_alone_makes_no_room_and_does_not_take_back_what_a_defragmentation_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let member = start(config(dir.path())).await;
+        let big = "x".repeat(64 << 10);
+        // A few rounds, so that what the first ones needed is free by the last.
+        for _ in 0..4 {
+            for _ in 0..16 {
+                member.put(put("k", &big)).await.expect("put");
+            }
+            let revision = member.header().revision;
+            member.compact(pb::CompactionRequest { revision, physical: true }).await.expect("compact");
+        }
+        let full = member.status().db_size;
+        assert!(full > 1 << 20, "{full} bytes");
+        member.stop().await;
+        drop(member);
+
+        let member = start(config(dir.path())).await;
+        assert!(member.status().db_size >= full, "{} after {full} bytes", member.status().db_size);
+        member.defragment().await.expect("defragment");
+        let small = member.status().db_size;
+        assert!(small < full / 2, "{small} after {full} bytes");
+        member.stop().await;
+        drop(member);
+
+        let member = start(config(dir.path())).await;
+        assert!(member.status().db_size < full / 2, "{} after {small} bytes", member.status().db_size);
+        member.stop().await;
+    });
+}
+
 // rule: LIMIT-1, PUT-2
 #[test]
 fn a_request_that_is_too_large_or_ill_formed_is_refused_at_the_door() {

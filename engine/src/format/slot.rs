@@ -44,6 +44,8 @@ pub struct Slot {
     pub map_digest: u32,
     /// Checksum of the slot of the checkpoint before; zero in the first.
     pub previous_crc: u32,
+    /// The most bytes that the store needed at once; zero where that was not written down.
+    pub size_mark: u64,
 }
 
 /// The page of checkpoint `seq`'s slot.
@@ -72,6 +74,7 @@ impl Slot {
             self.high_water,
             u64::from(self.map_digest) | u64::from(self.previous_crc) << 32,
             self.meta.owner.len() as u64 | (self.roots.len() as u64) << 32,
+            self.size_mark,
         ];
         for (i, field) in fields.into_iter().enumerate() {
             out[8 + i * 8..16 + i * 8].copy_from_slice(&field.to_le_bytes());
@@ -121,6 +124,7 @@ impl Slot {
             high_water: field(5),
             map_digest: field(6) as u32,
             previous_crc: (field(6) >> 32) as u32,
+            size_mark: field(8),
         })
     }
 }
@@ -156,6 +160,7 @@ mod tests {
             high_water: 85,
             map_digest: 0x0102_0304,
             previous_crc: 0x0506_0708,
+            size_mark: 0,
         }
     }
 
@@ -168,6 +173,16 @@ mod tests {
         let golden_page = include_bytes!("../../tests/golden/slot-1.bin");
         assert!(page(&golden())[..] == golden_page[..], "the layout of format 1 changed");
         assert_eq!(Slot::decode(golden_page, UUID, position(6)), Some(golden()));
+    }
+
+    #[test]
+    fn the_size_mark_is_kept_where_there_was_nothing_before() {
+        let marked = Slot { size_mark: 0x0102_0304_0506_0708, ..golden() };
+        let bytes = page(&marked);
+        assert_eq!(Slot::decode(&bytes, UUID, position(6)), Some(marked));
+        let plain = page(&golden());
+        let changed: Vec<usize> = (0..CRC_AT).filter(|at| bytes[*at] != plain[*at]).collect();
+        assert_eq!(changed, (72..80).collect::<Vec<_>>());
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) const SLOT: Target = Target {
             high_water: 85,
             map_digest: 1,
             previous_crc: 2,
+            size_mark: 3,
         };
         vec![slot(0).encode(UUID), slot(3).encode(UUID), slot(32).encode(UUID)]
     },

@@ -370,6 +370,8 @@ impl Received<'_> {
                 high_water: header.high_water,
                 map_digest,
                 previous_crc,
+                // The new store is as large as it is.
+                size_mark: 0,
             };
             let bytes = slot.encode(header.uuid);
             put(slot::position(seq), &bytes)?;

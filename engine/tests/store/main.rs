@@ -12,5 +12,6 @@ mod random;
 mod rot;
 mod scrub;
 mod shrink;
+mod size;
 mod snapshot;
 mod threads;

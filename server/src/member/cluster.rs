@@ -82,7 +82,7 @@ impl Member {
             applied_term: raft.applied_term.load(Ordering::Relaxed),
             committed_index: raft.committed.load(Ordering::Relaxed),
             applied_index: raft.applied_index.load(Ordering::Relaxed),
-            db_size: shared.db_size.load(Ordering::Relaxed) as i64,
+            db_size: shared.db_size() as i64,
             db_size_in_use: shared.reader.live_bytes().unwrap_or_default(),
             quota_bytes: shared.config.quota(),
             cluster_version: cluster.version.clone(),

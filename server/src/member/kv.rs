@@ -238,7 +238,7 @@ impl Member {
         if shared.disk_full.load(Ordering::Relaxed) {
             return Err(errors::NO_SPACE);
         }
-        if shared.db_size.load(Ordering::Relaxed) + cost < quota {
+        if shared.db_size() + cost < quota {
             return Ok(());
         }
         // etcd raises it anew with each refusal; one entry in the log is enough.

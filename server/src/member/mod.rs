@@ -41,7 +41,7 @@ use shared::{Answer, RaftFigures, ReadWaiter, ReplicaMessage, Shared, spawn};
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -168,7 +168,6 @@ impl Member {
             ids: RequestIds::new(member_id, wall_ms),
             revoked: Notify::new(),
             purged: watch_channel::Sender::new(-1),
-            db_size: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             ended: OnceLock::new(),
@@ -176,7 +175,6 @@ impl Member {
             ready: watch_channel::Sender::new(false),
             _dir: dir,
         });
-        shared.update_db_size();
         let mut threads = Vec::new();
         let mut start = |thread: std::io::Result<JoinHandle<()>>| match thread {
             Ok(handle) => {

@@ -134,7 +134,6 @@ pub(super) struct Shared {
     pub revoked: Notify,
     /// Everything up to this compact revision is purged.
     pub purged: watch::Sender<i64>,
-    pub db_size: AtomicU64,
     /// The log has no room: what would make it grow is refused.
     pub disk_full: AtomicBool,
     /// The member is stopping: no request is taken any more.
@@ -184,21 +183,10 @@ impl Shared {
         self.raft.committed.load(Ordering::Acquire) > self.raft.applied_index.load(Ordering::Acquire)
     }
 
-    /// Raises the size that the quota counts to what the store needs now: pages in use, pages that later
-    /// checkpoints give back, and what is not in the file yet. It is a high-water mark (QU-5, QU-6): what
-    /// became reusable below it still counts, and only [`lower_db_size`](Shared::lower_db_size) lowers it.
-    pub fn update_db_size(&self) {
-        self.db_size.fetch_max(self.needed_bytes(), Ordering::Relaxed);
-    }
-
-    /// After a defragmentation: nothing is left to be reused.
-    pub fn lower_db_size(&self) {
-        self.db_size.store(self.needed_bytes(), Ordering::Relaxed);
-    }
-
-    fn needed_bytes(&self) -> u64 {
-        let stats = self.db.stats();
-        stats.used_bytes + stats.pending_bytes + stats.overlay_bytes
+    /// The size that the quota counts: a high-water mark (QU-5, QU-6). What became reusable below it still counts,
+    /// after a restart too, and only a defragmentation lowers it.
+    pub fn db_size(&self) -> u64 {
+        self.db.size()
     }
 
     /// Tells of a write of the log that hangs (server.md section 7).

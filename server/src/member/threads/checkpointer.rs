@@ -92,7 +92,7 @@ fn checkpoint(shared: &Shared) -> Result<(), Error> {
     while let Progress::More = shared.db.checkpoint_step(STEP)? {}
     shared.observer.checkpointed(started.elapsed().as_secs_f64());
     release(shared)?;
-    shared.update_db_size();
+    shared.db.raise_size();
     // A state that slowed down for the overlay, or whose purge waits for this, looks again.
     shared.overlay_room.extend([()]);
     shared.state.extend([StateMessage::Wake]);
@@ -128,7 +128,7 @@ impl Defragmentation {
             shared.checkpointer.extend([CheckpointMessage::Look]);
             return Ok(());
         }
-        let result = progress.map(|_| shared.lower_db_size());
+        let result = progress.map(drop);
         for to in self.waiters.drain(..) {
             // The caller may have gone away.
             to.send(result.clone().map_err(|e| e.to_string())).ok();
@@ -146,6 +146,9 @@ impl Defragmentation {
             checkpoint(shared)?;
             return Ok(Progress::More);
         }
+        // Nothing is left to be reused. One more checkpoint writes that down, so that a restart knows it.
+        shared.db.lower_size();
+        checkpoint(shared)?;
         shared.db.confirm()?;
         Ok(Progress::Done)
     }

@@ -164,7 +164,7 @@ impl Running<'_> {
         }
         self.shared.raft.applied_term.store(term, Ordering::Release);
         self.shared.raft.applied_index.store(index, Ordering::Release);
-        self.shared.update_db_size();
+        self.shared.db.raise_size();
         self.publish(&outcome.events)?;
         self.lead_if_due();
         if outcome.leases.revoked > 0 {
