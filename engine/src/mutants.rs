@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Planted mistakes, with which the tests are tested.
 //!
-//! Owns      the list of mistakes by name, and the one that is planted on this thread.
+//! Owns      the list of mistakes by name, the one that is planted on this thread, and the line that a test prints
+//!           of a search for one: `cargo xtask sabotage` reads it.
 //! Holds     1. without the feature `mutants`, `planted` is a constant and the mistakes do not exist;
 //!           2. with it, nothing is planted unless a test asks, and only on that test's thread.
 //! Never     is part of a release.
+
+#[cfg(feature = "mutants")]
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 /// Every mistake that the code can be asked to make, with what it sabotages.
 #[cfg(feature = "mutants")]
@@ -36,6 +43,9 @@ pub const ALL: &[(&str, &str)] = &[
         "a slot takes its applied index from the newest commit, not from the overlay",
     ),
     ("write-after-failed-sync", "a failed sync does not stop later writes"),
+    ("tree-parent-checksum-ignored", "a node is read though its header page is not what its parent says"),
+    ("tree-page-checksum-ignored", "a page of a node is read though it is not what its header page says"),
+    ("tree-stale-node-taken", "a node of an older checkpoint is taken for the one that its parent means"),
 ];
 
 /// True if the mistake `name` is planted on this thread.
@@ -67,6 +77,40 @@ pub fn with<R>(name: &str, run: impl FnOnce() -> R) -> R {
 #[cfg(feature = "mutants")]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether the mistake `name` is to be looked for: all are, or the one of `CAIRN_MUTANT`.
+#[cfg(feature = "mutants")]
+pub fn is_wanted(name: &str) -> bool {
+    std::env::var("CAIRN_MUTANT").map_or(true, |wanted| wanted == name)
+}
+
+/// Runs a search that finds nothing in sound code, for the mistake `name`. Answers what it found, or what it panicked
+/// with; `None` if it noticed nothing. `by` is who searches.
+#[cfg(feature = "mutants")]
+pub fn hunt(name: &str, by: &str, search: impl FnOnce() -> Result<(), String>) -> Option<String> {
+    let began = Instant::now();
+    let found = match catch_unwind(AssertUnwindSafe(search)) {
+        Ok(result) => result.err(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            Some(text.unwrap_or("a panic without a text").to_owned())
+        }
+    };
+    let first = |text: &String| text.lines().next().unwrap_or_default().to_owned();
+    let place = found.as_ref().map_or("NOT CAUGHT".to_owned(), first);
+    println!("sabotage: {name}\t{by}\t{:.1}\t{place}", began.elapsed().as_secs_f64());
+    found
+}
+
+/// The same with the mistake planted.
+///
+/// # Panics
+/// If no mistake has that name.
+#[cfg(feature = "mutants")]
+pub fn hunt_planted(name: &str, by: &str, search: impl FnOnce() -> Result<(), String>) -> Option<String> {
+    with(name, || hunt(name, by, search))
 }
 
 /// Takes the mistake out again, also when the test panics.

@@ -96,6 +96,14 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl Failure {
+    /// Where and what, on one line.
+    pub fn brief(&self) -> String {
+        let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        format!("seed {}, {}: {}", self.seed, line(&self.image), line(&self.message))
+    }
+}
+
 /// A search through crash images. One explorer can run many workloads, and counts over all of them.
 #[derive(Debug)]
 pub struct Explorer {

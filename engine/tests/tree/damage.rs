@@ -146,7 +146,7 @@ fn with_history(seed: u64, uuid: u64) -> (Tree, Vec<Vec<u8>>) {
 }
 
 #[test]
-fn every_flipped_byte_is_found_or_does_not_matter() {
+pub fn every_flipped_byte_is_found_or_does_not_matter() {
     let mut rng = Rng(seed("flips", 4711));
     let mut tree = every_kind(1);
     if full() {
@@ -186,7 +186,7 @@ fn every_flipped_byte_is_found_or_does_not_matter() {
 }
 
 #[test]
-fn pages_zeroed_swapped_stale_foreign_or_torn_are_found() {
+pub fn pages_zeroed_swapped_stale_foreign_or_torn_are_found() {
     let seed = seed("damaged pages", 1234);
     let cases = if full() { PAGE_CASES_FULL } else { PAGE_CASES };
     let per_tree = 1000;

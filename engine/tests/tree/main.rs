@@ -10,4 +10,5 @@ mod damage;
 mod fuzz;
 mod golden;
 mod model;
+mod mutants;
 mod support;

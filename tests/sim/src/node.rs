@@ -96,6 +96,17 @@ pub enum Sabotage {
     ProposedTwice,
 }
 
+impl Sabotage {
+    /// All of them, by name.
+    pub const ALL: [(&str, Sabotage); 5] = [
+        ("host-durable-before-sync", Sabotage::DurableBeforeSync),
+        ("host-read-before-lead", Sabotage::ReadBeforeLead),
+        ("host-watchers-forgotten", Sabotage::WatchersForgotten),
+        ("host-clock-ahead", Sabotage::ClockAhead),
+        ("host-proposed-twice", Sabotage::ProposedTwice),
+    ];
+}
+
 impl Node {
     /// Starts a member; `boots` counts its starts, so that its own requests get ids of their own.
     pub fn boot(

@@ -8,6 +8,7 @@ pub mod full;
 pub mod parts;
 pub mod rules;
 pub mod runner;
+pub mod sabotage;
 pub mod sources;
 
 use std::path::{Path, PathBuf};

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tasks of this repository: `cargo xtask test | full | rules`.
+//! The tasks of this repository: `cargo xtask test | full | rules | sabotage`.
 //!
 //! Owns      the command line.
 //! Never     knows how a part works: that is the library's.
 
 use std::process::ExitCode;
 
-use xtask::{Outcome, full, parts, root, rules};
+use xtask::{Outcome, full, parts, root, rules, sabotage};
 
 const USAGE: &str = "\
-cargo xtask test [PART]   format, lint, licence lines, all tests; PART is one of: licence fmt lint unit process
-cargo xtask full [ROW]    the large numbers of tests/full.tsv, resumable; keeps tests/SCORECARD.md
-cargo xtask rules         each rule of tests/rules/semantics-kv.md with the tests that prove it";
+cargo xtask test [PART]      format, lint, licence lines, all tests; PART is one of: licence fmt lint unit process
+cargo xtask full [ROW]       the large numbers of tests/full.tsv, resumable; keeps tests/SCORECARD.md
+cargo xtask rules            each rule of tests/rules/semantics-kv.md with the tests that prove it
+cargo xtask sabotage [NAME]  each planted mistake in the tests that must catch it; fails if one is not caught";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
         ["full"] => full::run(None),
         ["full", row] => full::run(Some(row)),
         ["rules"] => print_rules(),
+        ["sabotage"] => sabotage::run(None),
+        ["sabotage", name] => sabotage::run(Some(name)),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

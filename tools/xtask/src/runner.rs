@@ -19,6 +19,9 @@ pub const SKIP_LOG: &str = "CAIRN_SKIP_LOG";
 /// A line `score: NAME VALUE TARGET ok|miss` in a test's output is a figure of the scorecard.
 pub const SCORE: &str = "score: ";
 
+/// What follows it in a line of a test's output is a search for a planted mistake.
+pub const SABOTAGE: &str = "sabotage: ";
+
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Tally {
     pub passed: u64,
@@ -65,6 +68,8 @@ pub struct Ran {
     pub tally: Tally,
     /// What follows [`SCORE`] in its output.
     pub scores: Vec<String>,
+    /// What follows [`SABOTAGE`] in it.
+    pub sabotage: Vec<String>,
     /// Why tests did not run.
     pub skips: Vec<String>,
 }
@@ -96,6 +101,8 @@ pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
             ran.tally += tally;
         } else if let Some(score) = line.strip_prefix(SCORE) {
             ran.scores.push(score.to_owned());
+        } else if let Some((_, hunt)) = line.split_once(SABOTAGE) {
+            ran.sabotage.push(hunt.to_owned());
         }
     }
     let status = child.wait().map_err(|e| format!("{command:?}: {e}"))?;

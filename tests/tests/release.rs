@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a release holds, and what it must not.
+
+use cairn_tests::tools;
+
+/// A text of the engine that every build has: without it the search below would prove nothing.
+const OF_THE_ENGINE: &str = "writes stopped because an earlier write or sync of";
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    let mut at = bytes;
+    while let Some(next) = at.iter().position(|byte| *byte == text.as_bytes()[0]) {
+        if at[next..].starts_with(text.as_bytes()) {
+            return true;
+        }
+        at = &at[next + 1..];
+    }
+    false
+}
+
+#[test]
+fn the_daemon_as_released_knows_no_planted_mistake() {
+    let path = tools::cairn();
+    let bytes = std::fs::read(&path).expect("the daemon is a file");
+    assert!(holds(&bytes, OF_THE_ENGINE), "{} has no text of the engine", path.display());
+    let names = xtask::sabotage::names(&xtask::root()).expect("the list of mistakes is read");
+    let known: Vec<&String> = names.iter().filter(|name| holds(&bytes, name)).collect();
+    assert!(known.is_empty(), "{} knows {known:?}", path.display());
+}
