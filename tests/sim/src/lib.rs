@@ -8,12 +8,14 @@
 
 pub mod model;
 pub mod node;
+pub mod stats;
 pub mod swarm;
 pub mod traffic;
 pub mod watcher;
 pub mod world;
 
-use world::{Stats, Violation, World};
+use stats::Stats;
+use world::{Violation, World};
 
 /// Runs one seed and gives what was done, and the digest of the run.
 ///

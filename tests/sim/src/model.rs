@@ -9,18 +9,43 @@ use bytes::Bytes;
 use cairn_core::Command;
 use cairn_proto::{errors, etcdserverpb as pb, mvccpb::KeyValue};
 use pb::request_op::Request;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An answer in one form for model and member.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
     Refused(&'static str),
-    Range { revision: i64, kvs: Vec<KeyValue>, count: i64, more: bool },
-    Put { revision: i64, prev: Option<KeyValue> },
-    Delete { revision: i64, deleted: i64, prevs: Vec<KeyValue> },
-    Txn { revision: i64, succeeded: bool, responses: Vec<Outcome> },
+    Range {
+        revision: i64,
+        kvs: Vec<KeyValue>,
+        count: i64,
+        more: bool,
+    },
+    Put {
+        revision: i64,
+        prev: Option<KeyValue>,
+    },
+    Delete {
+        revision: i64,
+        deleted: i64,
+        prevs: Vec<KeyValue>,
+    },
+    Txn {
+        revision: i64,
+        succeeded: bool,
+        responses: Vec<Outcome>,
+    },
     Revision(i64),
-    Grant { revision: i64, id: i64, ttl: i64 },
+    Grant {
+        revision: i64,
+        id: i64,
+        ttl: i64,
+    },
+    /// Each alarm as its member and type.
+    Alarms {
+        revision: i64,
+        alarms: Vec<(u64, i32)>,
+    },
     Done,
 }
 
@@ -41,6 +66,8 @@ pub struct Model {
     /// TTL, and the entry that granted it.
     leases: BTreeMap<i64, (i64, u64)>,
     pub compacted: i64,
+    /// Type and member.
+    alarms: BTreeSet<(i32, u64)>,
 }
 
 /// The empty store's revision (HDR-1).
@@ -85,8 +112,55 @@ impl Model {
         keys.filter_map(|key| self.at(key, revision)).cloned().collect()
     }
 
+    /// The alarms that are on, as member and type.
+    pub fn alarms(&self, alarm: i32) -> Vec<(u64, i32)> {
+        let all = alarm == pb::AlarmType::None as i32;
+        self.alarms.iter().filter(|(on, _)| all || *on == alarm).map(|(on, member)| (*member, *on)).collect()
+    }
+
+    /// Why the alarms forbid a request (ALARM-4 to ALARM-6). Of what the members ask for themselves, only the end of a
+    /// lease is a write of the store.
+    fn forbidden(&self, command: &Command) -> Option<&'static str> {
+        let (writes, grows) = match command {
+            Command::Put(_) | Command::LeaseGrant(_) => (true, true),
+            Command::Txn(r) => (true, puts(r)),
+            Command::DeleteRange(_) | Command::Compact(_) | Command::LeaseRevoke(_) => (true, false),
+            // One that is no longer that lease is told so first.
+            Command::LeaseEnd { id, granted_index } => {
+                (self.leases.get(id).is_some_and(|(_, index)| index == granted_index), false)
+            }
+            _ => (false, false),
+        };
+        let on = |alarm: pb::AlarmType| !self.alarms(alarm as i32).is_empty();
+        if writes && on(pb::AlarmType::Corrupt) {
+            Some(errors::CORRUPT.text)
+        } else if grows && on(pb::AlarmType::Nospace) {
+            Some(errors::NO_SPACE.text)
+        } else {
+            None
+        }
+    }
+
+    fn alarm(&mut self, r: &pb::AlarmRequest) -> Outcome {
+        use pb::alarm_request::AlarmAction;
+        let one = (r.alarm, r.member_id);
+        let alarms = match AlarmAction::try_from(r.action).expect("generated actions are known") {
+            AlarmAction::Get => self.alarms(r.alarm),
+            AlarmAction::Activate => {
+                self.alarms.insert(one);
+                vec![(r.member_id, r.alarm)]
+            }
+            AlarmAction::Deactivate if self.alarms.remove(&one) => vec![(r.member_id, r.alarm)],
+            AlarmAction::Deactivate => Vec::new(),
+        };
+        Outcome::Alarms { revision: self.revision(), alarms }
+    }
+
     /// Applies the entry `index`: the outcome that its proposer is to get.
     pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        if let Some(text) = self.forbidden(command) {
+            return Outcome::Refused(text);
+        }
         match command {
             Command::Put(r) => self.alone(&Request::RequestPut(r.clone())),
             Command::DeleteRange(r) => self.alone(&Request::RequestDeleteRange(r.clone())),
@@ -113,7 +187,7 @@ impl Model {
             Command::LeaseCheckpoint(_) | Command::ClusterVersion(_) | Command::MemberAttributes(_) => {
                 Outcome::Done
             }
-            Command::Alarm(_) => Outcome::Revision(self.revision()),
+            Command::Alarm(r) => self.alarm(r),
         }
     }
 
@@ -344,20 +418,54 @@ impl Model {
     }
 }
 
-/// Limit, keys_only and count_only (KV-12 to KV-15); the simulator asks for no sorting and no filters.
+/// Whether a put stands anywhere in a transaction.
+fn puts(r: &pb::TxnRequest) -> bool {
+    r.success.iter().chain(&r.failure).any(|op| match &op.request {
+        Some(Request::RequestPut(_)) => true,
+        Some(Request::RequestTxn(nested)) => puts(nested),
+        _ => false,
+    })
+}
+
+/// What a range makes of the pairs of its interval: filters, order, limit, keys_only and count_only (KV-11 to KV-22).
 fn cut(r: &pb::RangeRequest, mut kvs: Vec<KeyValue>, revision: i64) -> Outcome {
+    use pb::range_request::{SortOrder, SortTarget};
     let count = kvs.len() as i64;
     if r.count_only {
         return Outcome::Range { revision, kvs: Vec::new(), count, more: false };
     }
-    let more = r.limit > 0 && count > r.limit;
-    if more {
-        kvs.truncate(r.limit as usize);
+    let (order, target) = (r.sort_order(), r.sort_target());
+    let limit = if r.limit > 0 { r.limit as usize } else { usize::MAX };
+    let filters =
+        [r.min_mod_revision, r.max_mod_revision, r.min_create_revision, r.max_create_revision] != [0; 4];
+    // Without an order of its own it reads no further than the limit needs (KV-18).
+    if order == SortOrder::None && target != SortTarget::Key && !filters {
+        kvs.truncate(limit.saturating_add(1));
     }
+    let within = |at: i64, min: i64, max: i64| (min == 0 || at >= min) && (max == 0 || at <= max);
+    kvs.retain(|kv| {
+        within(kv.mod_revision, r.min_mod_revision, r.max_mod_revision)
+            && within(kv.create_revision, r.min_create_revision, r.max_create_revision)
+    });
+    kvs.sort_by(|a, b| {
+        let ascending = match target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+            SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        if order == SortOrder::Descend { ascending.reverse() } else { ascending }
+    });
+    let more = kvs.len() > limit;
+    kvs.truncate(limit);
     if r.keys_only {
         for kv in &mut kvs {
             kv.value = Bytes::new();
-            kv.lease = 0;
+            // KV-15: who sorts by value has read the pair, and tells its lease.
+            if target != SortTarget::Value {
+                kv.lease = 0;
+            }
         }
     }
     Outcome::Range { revision, kvs, count, more }

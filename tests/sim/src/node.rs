@@ -314,6 +314,22 @@ impl Node {
         Ok(made)
     }
 
+    /// The fold of everything, after which nothing counts that can be reused.
+    pub fn defragment(&mut self) -> Result<(), Error> {
+        while !self.checkpoint(Budget::UNBOUNDED, false)? {
+            if !self.freezing {
+                break;
+            }
+        }
+        self.db.lower_size();
+        Ok(())
+    }
+
+    /// Whether a checkpoint was begun and has not ended.
+    pub fn is_in_checkpoint(&self) -> bool {
+        self.freezing
+    }
+
     pub fn purge(&mut self, entries: usize, break_holds: bool) -> Result<PurgeProgress, Error> {
         self.state.store_mut().purge_step(PurgeBudget { entries, break_holds })
     }
@@ -370,7 +386,10 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
         }
         Ok(Applied::Txn(done)) => txn(done, reader, true)?,
         Ok(Applied::Compact { revision } | Applied::LeaseRevoke { revision }) => O::Revision(revision),
-        Ok(Applied::Alarm { revision, .. }) => O::Revision(revision),
+        Ok(Applied::Alarm { revision, alarms }) => {
+            let alarms = alarms.iter().map(|one| (one.member_id, one.alarm)).collect();
+            O::Alarms { revision, alarms }
+        }
         Ok(Applied::LeaseGrant { revision, id, ttl_s }) => O::Grant { revision, id, ttl: ttl_s },
         Ok(Applied::Done) => O::Done,
     })

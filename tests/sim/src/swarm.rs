@@ -28,6 +28,27 @@ pub enum Action {
     Hash,
     Fault,
     Crash,
+    /// The next crash comes at a chosen state.
+    CrashAt,
+    Defragment,
+}
+
+/// States of a member in which chance alone seldom kills it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// A checkpoint was begun and has not ended.
+    InCheckpoint,
+    /// A compaction is applied, and what it made garbage is not all gone.
+    InCompaction,
+    /// Entries are durable and not applied.
+    DurableNotApplied,
+    /// Entries are applied, and nobody was told.
+    AppliedNotAnswered,
+}
+
+impl Moment {
+    pub const ALL: [Moment; 4] =
+        [Moment::InCheckpoint, Moment::InCompaction, Moment::DurableNotApplied, Moment::AppliedNotAnswered];
 }
 
 /// See the module.
@@ -38,6 +59,9 @@ pub struct Swarm {
     pub clients: u64,
     pub watchers: usize,
     pub value_bytes: u64,
+    pub quota_bytes: u64,
+    /// From this size on a response is cut, if its watcher asked for that.
+    pub fragment_bytes: usize,
     /// Each action with how often it is drawn.
     pub weights: Vec<(Action, u64)>,
     pub hub: HubOptions,
@@ -74,7 +98,7 @@ impl Swarm {
                 weights.push((action, weight));
             }
         }
-        for action in [Fault, Crash] {
+        for action in [Fault, Crash, CrashAt, Defragment] {
             if !rng.one_in(4) {
                 weights.push((action, one_of(rng, &[1, 3])));
             }
@@ -91,6 +115,8 @@ impl Swarm {
             clients: one_of(rng, &[1, 4, 16]),
             watchers: one_of(rng, &[1, 4, 12]),
             value_bytes: one_of(rng, &[8, 200, 5_000]),
+            quota_bytes: one_of(rng, &[u64::MAX, 64 << 10, 512 << 10]),
+            fragment_bytes: one_of(rng, &[200, 2 << 10]),
             weights,
             hub,
             overlay_entries: one_of(rng, &[4, 40, 100_000]),

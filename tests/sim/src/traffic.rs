@@ -41,7 +41,7 @@ impl Traffic {
 
     /// A request that goes through the log. `leases` are ids that may exist.
     pub fn write(&self, rng: &mut SplitMix, op: u64, now: i64, leases: &[i64]) -> Command {
-        match rng.below(20) {
+        match rng.below(21) {
             0..8 => Command::Put(self.put(rng, op, leases)),
             8..11 => Command::DeleteRange(self.delete(rng)),
             11..16 => loop {
@@ -58,6 +58,7 @@ impl Traffic {
                 let ttl = 2 + rng.below(30) as i64;
                 Command::LeaseGrant(pb::LeaseGrantRequest { ttl, id: 1 + rng.below(12) as i64 })
             }
+            18 if rng.one_in(3) => Command::Alarm(self.alarm(rng)),
             _ => Command::LeaseRevoke(pb::LeaseRevokeRequest { id: 1 + rng.below(12) as i64 }),
         }
     }
@@ -85,9 +86,35 @@ impl Traffic {
         pb::DeleteRangeRequest { key, range_end, prev_kv: rng.one_in(3) }
     }
 
+    /// Looks at the alarms, or switches one on.
+    fn alarm(&self, rng: &mut SplitMix) -> pb::AlarmRequest {
+        use pb::{AlarmType, alarm_request::AlarmAction};
+        let (action, alarm) = match rng.below(6) {
+            0 | 1 => (AlarmAction::Get, AlarmType::None),
+            2 => (AlarmAction::Get, AlarmType::Nospace),
+            3 | 4 => (AlarmAction::Activate, AlarmType::Nospace),
+            _ => (AlarmAction::Activate, AlarmType::Corrupt),
+        };
+        pb::AlarmRequest { action: action.into(), member_id: 1 + rng.below(3), alarm: alarm.into() }
+    }
+
     pub fn range(&self, rng: &mut SplitMix, now: i64) -> pb::RangeRequest {
         let (key, range_end) = self.interval(rng);
+        let sorted = rng.one_in(3);
+        let (sort_order, sort_target) = match sorted {
+            true => (rng.below(3) as i32, rng.below(5) as i32),
+            false => (0, 0),
+        };
+        let mut bound = || if sorted && rng.one_in(6) { now - rng.below(30) as i64 } else { 0 };
+        let (min_mod_revision, max_mod_revision) = (bound(), bound());
+        let (min_create_revision, max_create_revision) = (bound(), bound());
         pb::RangeRequest {
+            sort_order,
+            sort_target,
+            min_mod_revision,
+            max_mod_revision,
+            min_create_revision,
+            max_create_revision,
             key,
             range_end,
             limit: if rng.one_in(3) { 1 + rng.below(5) as i64 } else { 0 },
@@ -147,6 +174,7 @@ impl Traffic {
             progress_notify: rng.one_in(2),
             filters,
             prev_kv: rng.one_in(2),
+            fragment: rng.one_in(2),
             ..Default::default()
         }
     }

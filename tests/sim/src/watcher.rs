@@ -9,7 +9,10 @@
 use crate::model::{Change, Model};
 use bytes::Bytes;
 use cairn_core::watch::Out;
-use cairn_proto::{etcdserverpb::WatchCreateRequest, mvccpb};
+use cairn_proto::{
+    etcdserverpb::{ResponseHeader, WatchCreateRequest},
+    mvccpb, serve,
+};
 use prost::Message;
 
 #[derive(Debug)]
@@ -139,6 +142,30 @@ impl Watcher {
         self.events += events.len() as u64;
         self.next = Some(to + 1);
         Ok(())
+    }
+}
+
+/// How many messages a response becomes. All but the last say that there is more, each holds whole events and stays
+/// below the limit unless it has one alone, and together they are the response (WATCH-32, WATCH-33).
+///
+/// # Errors
+/// Which of that is not so.
+pub fn fragments_of(out: &Out, limit: usize) -> Result<usize, String> {
+    let Out::Events { revision, fragment, events, .. } = out else {
+        return Err(format!("not events: {out:?}"));
+    };
+    let messages = out.clone().into_responses(ResponseHeader::default(), limit);
+    let joined: Vec<&Bytes> = messages.iter().flat_map(|m| &m.events).collect();
+    let at = |m: &serve::WatchResponse| m.header.as_ref().map(|header| header.revision);
+    let flags_right = messages.iter().enumerate().all(|(i, m)| m.fragment == (i + 1 < messages.len()));
+    let sizes_right = messages.iter().all(|m| m.events.len() == 1 || m.encoded_len() < limit);
+    let whole = !fragment && messages.len() == 1;
+    let right =
+        joined.into_iter().eq(events) && messages.iter().all(|m| at(m) == Some(*revision)) && flags_right;
+    if right && (whole || *fragment && sizes_right) {
+        Ok(messages.len())
+    } else {
+        Err(format!("{out:?} in pieces of {limit} bytes: {messages:?}"))
     }
 }
 

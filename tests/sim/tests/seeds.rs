@@ -9,6 +9,7 @@ use cairn_engine::mutants;
 use cairn_sim::{
     node::Sabotage,
     run, run_seeds,
+    swarm::Moment,
     world::{Violation, World},
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,9 +41,22 @@ fn seeded_runs_with_crashes_and_failing_disks_break_no_rule() {
         ("purges", stats.purges, 1),
         ("leases that ran out", stats.expired, 2),
         ("hashes", stats.hashes, 5),
+        ("sorted ranges", stats.sorted, 5),
+        ("alarms", stats.alarms, 1),
+        ("requests that an alarm forbade", stats.forbidden, 1),
     ];
     for (what, count, a_seed) in floors {
         assert!(count >= a_seed * seeds, "only {count} {what} in {seeds} seeds");
+    }
+    let rare = [
+        ("requests over the quota", stats.over_quota),
+        ("defragmentations", stats.defragmentations),
+        ("responses in pieces", stats.fragmented),
+    ];
+    let moments =
+        Moment::ALL.iter().zip(stats.crashes_at).map(|(moment, count)| (format!("{moment:?}"), count));
+    for (what, count) in rare.map(|(what, count)| (what.to_owned(), count)).into_iter().chain(moments) {
+        assert!(count >= seeds / 4, "only {count} {what} in {seeds} seeds");
     }
     assert!(stats.failures > seeds / 4, "only {} failed disks", stats.failures);
     assert!(stats.cut_off > seeds / 4, "only {} watchers were cut off by compaction", stats.cut_off);
