@@ -119,7 +119,11 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     }
     tasks.extend(serving.start(clients));
     notify_init(&log);
-    let watch_leader = tokio::spawn(watch_leader(front.clone(), member.clone()));
+    let has_leader = {
+        let member = member.clone();
+        move || member.has_leader()
+    };
+    let watch_leader = tokio::spawn(watch_leader(front.clone(), has_leader));
     let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
     let watch_log = tokio::spawn(watch_log(front.clone(), member.hung_write()));
     let end = tokio::select! {
@@ -246,12 +250,12 @@ fn notify_init(log: &Log) {
 }
 
 /// LIMIT-12: counts the checks, one an election timeout, that find no leader.
-async fn watch_leader(front: Arc<Front>, member: Member) {
+pub(crate) async fn watch_leader(front: Arc<Front>, has_leader: impl Fn() -> bool) {
     let mut interval = tokio::time::interval(Duration::from_millis(front.config.election_ms));
     let mut leaderless = 0;
     loop {
         interval.tick().await;
-        leaderless = if member.has_leader() { 0 } else { leaderless + 1 };
+        leaderless = if has_leader() { 0 } else { leaderless + 1 };
         front.set_leaderless(leaderless >= LEADERLESS_CHECKS);
     }
 }

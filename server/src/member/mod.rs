@@ -266,4 +266,10 @@ impl Member {
     pub fn has_leader(&self) -> bool {
         self.shared.raft.leader.load(Ordering::Relaxed) != 0
     }
+
+    /// As if there were none: a member alone never loses its leader.
+    #[cfg(test)]
+    pub fn forget_leader(&self) {
+        self.shared.raft.leader.store(0, Ordering::Relaxed);
+    }
 }

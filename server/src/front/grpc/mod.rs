@@ -13,6 +13,8 @@ mod election;
 pub mod ended;
 mod health;
 mod kv;
+#[cfg(test)]
+mod leader;
 mod lease;
 mod lock;
 mod maintenance;
