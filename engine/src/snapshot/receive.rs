@@ -10,8 +10,8 @@
 //!           4. memory is one frame, and one bit for each page.
 //! Never     touches a file that is in use.
 //!
-//! The three newest slots of the new store are one checkpoint under three numbers: so its free pages are free at
-//! once, and a rotten slot falls back to the same state.
+//! The three newest slots of the new store are one checkpoint under its own and the next two numbers: so its free pages
+//! are free at once, a rotten slot falls back to the same state, and no page is younger than a slot that leads to it.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ pub struct Receiver {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Installed {
+    /// The checkpoint that the store goes on from.
     pub seq: u64,
     pub meta: CommitMeta,
     pub install_id: InstallId,
@@ -334,12 +335,17 @@ impl Received<'_> {
         options.vfs.rename(temp, path).map_err(|e| Error::io("rename", temp, None, e))?;
         sync_parent(&*options.vfs, path)?;
         Ok(Installed {
-            seq: self.header.seq,
+            seq: self.newest_seq(),
             meta: self.header.meta.clone(),
             install_id: install,
             pages: self.header.pages,
             frames: self.receiver.at.frames,
         })
+    }
+
+    /// Number of the newest slot.
+    fn newest_seq(&self) -> u64 {
+        self.header.seq + REUSE_AFTER - 1
     }
 
     /// Makes the received pages a whole and durable tree file under its temporary name.
@@ -355,13 +361,12 @@ impl Received<'_> {
         for copy in 0..SUPERBLOCKS {
             put(PageId::new(copy), &superblock.encode())?;
         }
-        let oldest = header.seq.saturating_sub(REUSE_AFTER - 1).max(1);
-        let (pages, map_digest) = self.receiver.live.map(header.uuid, oldest, header.high_water);
+        let (pages, map_digest) = self.receiver.live.map(header.uuid, header.seq, header.high_water);
         for page in pages {
             put(page.page, &page.bytes)?;
         }
         let mut previous_crc = 0;
-        for seq in oldest..=header.seq {
+        for seq in header.seq..=self.newest_seq() {
             let slot = Slot {
                 seq,
                 meta: header.meta.clone(),

@@ -376,6 +376,26 @@ fn a_backup_restores_with_a_log_and_a_directory_in_use_is_refused() {
 }
 
 #[test]
+fn a_copy_falls_back_to_the_same_state_from_each_of_its_slots() {
+    let original = Original::new(SEED + 13, 40);
+    let disk = &original.disk;
+    let installed = clone_store(&original.snapshot(), &original.to(COPY), &mut |_| {}).expect("copied");
+    let path = Path::new(COPY).join("engine.db");
+    let bytes = disk.contents(&path).expect("is there");
+    let slot = |seq: u64| (2 + seq % 4) as usize * PAGE_BYTES;
+    for broken in [&[][..], &[installed.seq], &[installed.seq, installed.seq - 1]] {
+        let mut rotten = bytes.clone();
+        broken.iter().for_each(|seq| rotten[slot(*seq) + 20] ^= 1);
+        disk.plant(&path, &rotten);
+        let (db, recovered) = Db::open(Path::new(COPY), SCHEMA, options(disk)).expect("opens");
+        assert_eq!(recovered.slot_seq, installed.seq - broken.len() as u64);
+        assert!(!recovered.space_map_rebuilt, "{recovered:?}");
+        db.verify().expect("whole");
+        original.model.check(&db.view(), &mut SplitMix::new(3)).expect("equal");
+    }
+}
+
+#[test]
 fn a_backup_that_is_cut_or_damaged_is_named_and_leaves_nothing() {
     let original = Original::new(SEED + 7, 30);
     let disk = &original.disk;
