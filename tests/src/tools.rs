@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs that tests run: the reference etcd, and the daemon under test.
+//! The programs that tests run: the reference etcd, the daemon under test, and the tool for its files.
 //!
-//! Owns      `target/etcd-3.5.1`, fetched once; the release build of `cairn`.
+//! Owns      `target/etcd-3.5.1`, fetched once; the release builds of `cairn` and `engine`.
 //! Holds     1. the reference is the file with the SHA-256 below, or there is none;
 //!           2. a missing tool is a counted skip, and a failure under `CI=true`.
 //! Never     installs anything outside `target`.
@@ -39,7 +39,16 @@ pub fn etcd() -> Option<Etcd> {
 /// If it does not build.
 pub fn cairn() -> PathBuf {
     static CAIRN: OnceLock<PathBuf> = OnceLock::new();
-    CAIRN.get_or_init(build_cairn).clone()
+    CAIRN.get_or_init(|| build("CAIRN_BIN", "cairn", "cairn")).clone()
+}
+
+/// The tool `engine` as released: `ENGINE_BIN`, or a release build made now.
+///
+/// # Panics
+/// If it does not build.
+pub fn engine() -> PathBuf {
+    static ENGINE: OnceLock<PathBuf> = OnceLock::new();
+    ENGINE.get_or_init(|| build("ENGINE_BIN", "cairn-engine-tool", "engine")).clone()
 }
 
 /// Counts the calling test as skipped, with its reason.
@@ -62,15 +71,15 @@ pub fn target() -> PathBuf {
     xtask::root().join("target")
 }
 
-fn build_cairn() -> PathBuf {
-    if let Some(path) = std::env::var_os("CAIRN_BIN") {
+fn build(given: &str, package: &str, program: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(given) {
         return PathBuf::from(path);
     }
-    let args = ["build", "--release", "--quiet", "--package", "cairn", "--bin", "cairn"];
+    let args = ["build", "--release", "--quiet", "--package", package, "--bin", program];
     let status =
         Command::new(env!("CARGO")).args(args).current_dir(xtask::root()).status().expect("cargo runs");
-    assert!(status.success(), "the daemon does not build");
-    target().join("release/cairn")
+    assert!(status.success(), "{program} does not build");
+    target().join("release").join(program)
 }
 
 fn fetch_etcd() -> Result<Etcd, String> {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Fuzz targets of the log: the header of a segment, a batch with its records, and recovery from several segments.
+//! Fuzz targets of the log: the header of a segment, a batch with its records, recovery from several segments, and the
+//! part of a log that is in a backup.
 //!
 //! Owns      how several segments, and what the tree file proves, are one input.
+
+use std::path::Path;
 
 use bytes::Bytes;
 
@@ -11,7 +14,7 @@ use crate::page::PAGE_BYTES;
 use crate::schema::InstallId;
 use crate::sim::{SimVfs, SplitMix};
 use crate::wal::fuzz::{self, Outcome, fix_checksums, recover_any};
-use crate::wal::{Base, Entry, Evidence, HardState, Record, Wal, WalOptions};
+use crate::wal::{Base, Entry, Evidence, HardState, LogPart, Record, Wal, WalOptions};
 
 const INSTALL: InstallId = InstallId(0x5eed);
 
@@ -53,6 +56,33 @@ pub(super) const RECOVERY: Target = Target {
     anchors: pages,
 };
 
+pub(super) const PART: Target = Target {
+    name: "log-part",
+    run: |input| {
+        let Ok(part) = LogPart::decode(Path::new("/fuzz"), input) else { return false };
+        assert_eq!(LogPart::decode(Path::new("/fuzz"), &part.encode()).ok().as_ref(), Some(&part));
+        true
+    },
+    fix: |input| {
+        input.resize(input.len().max(PAGE_BYTES), 0);
+        let len = input.len() as u64;
+        input[48..56].copy_from_slice(&len.to_le_bytes());
+        let mut segments = [std::mem::take(input)];
+        fix_checksums(&mut segments);
+        [*input] = segments;
+    },
+    samples: || [0, 3].map(|entries| part(entries).encode()).into(),
+    anchors: pages,
+};
+
+/// A part of so many entries.
+fn part(entries: u64) -> LogPart {
+    let base = Base { index: 7, term: 1, install: INSTALL };
+    let entry = |n: u64| Entry { index: 7 + n, term: 1 + n / 2, kind: 0, data: vec![n as u8; 50].into() };
+    let hard_state = HardState { term: 4, vote: fuzz::MEMBER_ID, commit: 7 };
+    LogPart { member_id: fuzz::MEMBER_ID, base, hard_state, entries: (1..=entries).map(entry).collect() }
+}
+
 /// Most segments of an input.
 const SEGMENTS_MAX: usize = 6;
 
@@ -87,7 +117,7 @@ fn join(evidence: &Evidence, segments: &[Vec<u8>]) -> Vec<u8> {
 
 /// A log of so many segments.
 fn segments(count: usize) -> Vec<Vec<u8>> {
-    let (disk, dir) = (SimVfs::new(), std::path::Path::new("/fuzz"));
+    let (disk, dir) = (SimVfs::new(), Path::new("/fuzz"));
     let mut options = WalOptions::new(std::sync::Arc::new(disk.clone()), fuzz::MEMBER_ID, 5);
     options.first_segment_bytes = 4 * PAGE_BYTES as u64;
     options.segment_bytes = 4 * PAGE_BYTES as u64;

@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     log::SEGMENT_HEADER,
     log::BATCH,
     log::RECOVERY,
+    log::PART,
     stream::HEADER,
     stream::FRAME,
     stream::TRAILER,

@@ -20,9 +20,12 @@
 //! ```
 //! What is not named is zero.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use crc32fast::Hasher;
 
+use crate::error::{Corruption, Error, FormatMismatch};
 use crate::format::Fault;
 use crate::format::header::EXTENT_PAGES_MAX;
 use crate::page::{PAGE_BYTES, PageId, TREE_ROOT_BYTES, TreeRoot};
@@ -63,6 +66,23 @@ pub enum Refused {
     Broken(Fault),
     /// Whole, and not for this build.
     Other { what: &'static str, found: u64, supported: u64 },
+}
+
+impl Refused {
+    /// As the error of a header that was found in `file`.
+    pub(super) fn in_file(self, file: &Path) -> Error {
+        match self {
+            Refused::Broken(fault) => {
+                let damage = Corruption::new(file, fault.what);
+                let (expected, found) = (fault.expected, fault.found);
+                damage.mismatch(format_args!("{expected:#x}"), format_args!("{found:#x}")).into()
+            }
+            Refused::Other { what, found, supported } => {
+                let (found, supported) = (found.to_string(), supported.to_string());
+                FormatMismatch { file: file.to_path_buf(), what: what.into(), found, supported }.into()
+            }
+        }
+    }
 }
 
 impl From<Fault> for Refused {

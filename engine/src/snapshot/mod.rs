@@ -15,7 +15,9 @@ pub mod format;
 mod receive;
 mod send;
 
-pub use copy::{Copied, Phase, RestoreLog, RestoreTo, Step, backup, clone_store, restore};
+pub use copy::{
+    BackupHead, Copied, Phase, RestoreLog, RestoreTo, Step, backup, clone_store, read_head, restore,
+};
 pub use receive::{Installed, Received, Receiver};
 pub(crate) use send::Pins;
 pub use send::{Position, Snapshot, SnapshotLimits, Stream};

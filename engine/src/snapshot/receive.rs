@@ -187,12 +187,7 @@ impl Receiver {
         let bytes = self.item.first_chunk().expect("the item is a header");
         let header = Header::decode(bytes).map_err(|refused| match refused {
             Refused::Broken(fault) => self.broken(fault),
-            Refused::Other { what, found, supported } => Error::from(FormatMismatch {
-                file: self.temp.clone(),
-                what: what.into(),
-                found: found.to_string(),
-                supported: supported.to_string(),
-            }),
+            other @ Refused::Other { .. } => other.in_file(&self.temp),
         })?;
         if let Some(known) = self.header.as_ref().filter(|known| **known != header) {
             let fault = Fault::new("checkpoint of a resumed stream", 0, known.seq, header.seq);

@@ -17,6 +17,7 @@ mod files;
 pub mod fuzz;
 mod index;
 mod look;
+mod part;
 mod reader;
 mod recover;
 mod segment;
@@ -36,6 +37,7 @@ use crate::mutants::planted;
 
 pub use self::batch::{Base, Carry, Entry, HardState, Record};
 pub use self::look::{BatchLook, LogLook, LogRecord, SegmentLook};
+pub use self::part::LogPart;
 pub use self::recover::{Evidence, Tail};
 
 /// What one call of [`Wal::append`] takes: it becomes durable as a whole or not at all.

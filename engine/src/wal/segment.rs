@@ -58,6 +58,11 @@ impl SegmentHeader {
         block
     }
 
+    /// True if `bytes` begin as a segment does, whole or not.
+    pub(super) fn is_begun(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC)
+    }
+
     /// Reads the header from the start of the segment `file`, and refuses what this build cannot read.
     pub(super) fn decode(file: &Path, bytes: &[u8]) -> Result<SegmentHeader> {
         let Some(block) = bytes.first_chunk::<BLOCK_BYTES>() else {

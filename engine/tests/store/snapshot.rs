@@ -10,9 +10,10 @@ use cairn_engine::page::PAGE_BYTES;
 use cairn_engine::sim::{Explorer, Limits, SimVfs, SplitMix};
 use cairn_engine::snapshot::format::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, HEADER_BYTES};
 use cairn_engine::snapshot::{
-    Position, Receiver, RestoreLog, RestoreTo, Snapshot, SnapshotLimits, backup, clone_store, restore,
+    Position, Receiver, RestoreLog, RestoreTo, Snapshot, SnapshotLimits, backup, clone_store, read_head,
+    restore,
 };
-use cairn_engine::wal::{Evidence, Wal, WalOptions};
+use cairn_engine::wal::{Base, Entry, Evidence, HardState, LogPart, Wal, WalOptions};
 use cairn_engine::{Db, Error, InstallId, Options};
 
 use crate::model::{Commit, Model, SCHEMA, create, tiny};
@@ -22,6 +23,7 @@ const COPY: &str = "/copy";
 const BACKUP: &str = "/backups/one";
 const TEMP: &str = "/copy/incoming.tmp";
 const INSTALL: InstallId = InstallId(0xc0b1);
+const MEMBER_ID: u64 = 9;
 const SEED: u64 = 23;
 
 const FRAME_BYTES: u64 = 4 * PAGE_BYTES as u64;
@@ -68,6 +70,26 @@ impl Original {
         let vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
         let store = Store::open(&vfs, Path::new(DIR), SCHEMA).expect("a checkpoint");
         Snapshot::of_store(store).expect("a space map").in_frames_of(FRAME_BYTES)
+    }
+
+    /// A log that goes on after the newest checkpoint.
+    fn log(&self) -> LogPart {
+        let meta = self.db.view().meta().clone();
+        let base = Base { index: meta.applied_index, term: meta.applied_term, install: InstallId(4) };
+        let entry = |n: u64| Entry {
+            index: base.index + n,
+            term: base.term + n,
+            kind: 0,
+            data: vec![n as u8; 9].into(),
+        };
+        let entries: Vec<Entry> = (1..=3).map(entry).collect();
+        let term = entries[2].term;
+        LogPart {
+            member_id: MEMBER_ID,
+            base,
+            hard_state: HardState { term, vote: MEMBER_ID, commit: base.index + 2 },
+            entries,
+        }
     }
 
     fn to(&self, dir: &str) -> RestoreTo {
@@ -343,16 +365,20 @@ fn a_backup_restores_with_a_log_and_a_directory_in_use_is_refused() {
     let disk = &original.disk;
     let snapshot = original.snapshot();
     let mut steps = 0;
-    let copied = backup(&snapshot, disk, Path::new(BACKUP), &mut |_| steps += 1).expect("a backup");
+    let log = original.log();
+    let copied =
+        backup(&snapshot, Some(&log), disk, Path::new(BACKUP), &mut |_| steps += 1).expect("a backup");
+    let head = read_head(disk, Path::new(BACKUP)).expect("whole");
+    assert_eq!((&head.checkpoint, head.log.as_ref()), (snapshot.header(), Some(&log)));
     assert_eq!(copied.bytes, disk.contents(Path::new(BACKUP)).expect("is there").len() as u64);
     assert_eq!((copied.applied_index, copied.pages), (original.model.applied, snapshot.header().pages));
     assert!(steps as u64 > copied.frames);
-    let again = backup(&snapshot, disk, Path::new(BACKUP), &mut |_| {}).expect_err("there is one");
+    let again = backup(&snapshot, None, disk, Path::new(BACKUP), &mut |_| {}).expect_err("there is one");
     assert!(matches!(&again, Error::Io(io) if io.source.kind() == std::io::ErrorKind::AlreadyExists));
 
     let mut to = original.to(COPY);
     let log_dir = Path::new(COPY).join("wal");
-    let log_options = |salt| WalOptions::new(Arc::new(disk.clone()), 9, salt);
+    let log_options = |salt| WalOptions::new(Arc::new(disk.clone()), MEMBER_ID, salt);
     to.log = Some(RestoreLog { dir: log_dir.clone(), options: log_options(1) });
     let installed = restore(Path::new(BACKUP), &to, &mut |_| {}).expect("restored");
     let evidence = Evidence {
@@ -360,9 +386,13 @@ fn a_backup_restores_with_a_log_and_a_directory_in_use_is_refused() {
         applied_term: installed.meta.applied_term,
         install: INSTALL,
     };
-    let (wal, _) = Wal::open(&log_dir, log_options(2), evidence).expect("the log fits the store");
-    assert_eq!((wal.first_index(), wal.last_index()), (copied.applied_index + 1, copied.applied_index));
+    let (wal, replay) = Wal::open(&log_dir, log_options(2), evidence).expect("the log fits the store");
+    assert_eq!((wal.first_index(), wal.last_index()), (copied.applied_index + 1, copied.applied_index + 3));
+    assert_eq!(wal.last_index(), copied.last_index);
     assert_eq!(wal.term(copied.applied_index), Some(copied.applied_term));
+    let entries = wal.read(wal.first_index(), wal.last_index() + 1, usize::MAX).expect("reads");
+    assert_eq!(entries, log.entries);
+    assert_eq!(replay.hard_state, log.hard_state);
     drop(wal);
     goes_on(disk, COPY, &original.model);
 
@@ -400,15 +430,20 @@ fn a_backup_that_is_cut_or_damaged_is_named_and_leaves_nothing() {
     let original = Original::new(SEED + 7, 30);
     let disk = &original.disk;
     let snapshot = original.snapshot();
-    backup(&snapshot, disk, Path::new(BACKUP), &mut |_| {}).expect("a backup");
+    backup(&snapshot, Some(&original.log()), disk, Path::new(BACKUP), &mut |_| {}).expect("a backup");
     let bytes = disk.contents(Path::new(BACKUP)).expect("is there");
     let mut rng = SplitMix::new(SEED);
+    // The padding behind the batches of the log's part is not read.
+    let padding = [4096 + 120..8192, 8192 + 3 * 48 + 40..12288];
     for case in 0..60 {
         let mut rotten = bytes.clone();
         if case % 2 == 0 {
             rotten.truncate(rng.index(bytes.len()));
         } else {
             let at = rng.index(bytes.len());
+            if padding.iter().any(|range| range.contains(&at)) {
+                continue;
+            }
             rotten[at] ^= 0x40;
         }
         disk.plant(Path::new("/backups/rotten"), &rotten);
@@ -486,7 +521,7 @@ fn an_empty_store_and_a_young_one_are_copied_too() {
 fn a_power_loss_during_a_restore_leaves_no_store_or_the_whole_one() {
     let original = Original::new(SEED + 11, 30);
     let snapshot = original.snapshot();
-    backup(&snapshot, &original.disk, Path::new(BACKUP), &mut |_| {}).expect("a backup");
+    backup(&snapshot, None, &original.disk, Path::new(BACKUP), &mut |_| {}).expect("a backup");
     let bytes = original.disk.contents(Path::new(BACKUP)).expect("is there");
     let limits = Limits { images_per_point: 12, subsets_up_to: 3, recovery_one_in: 0, ..Limits::default() };
     let mut explorer = Explorer::new(9, limits);

@@ -15,12 +15,12 @@ Exit status:
   2   it could not be looked at: not there, not readable, in use
   64  the command line is wrong";
 
-/// Looks at the files of a Cairn member.
+/// Looks at the files of a Cairn member, and copies them.
 ///
 /// DIR is a data directory, its `member` directory, or wherever `engine.db` lies. A running member may
 /// be looked at: nothing is locked or written, the newest checkpoint is followed, and what the member
 /// does meanwhile is never taken for damage. What is in the log alone, since the newest checkpoint,
-/// is not seen.
+/// is not seen, but by `wal` and `backup`.
 #[derive(Parser, Debug)]
 #[command(name = "engine", version, after_help = EXIT_CODES, verbatim_doc_comment)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -87,6 +87,21 @@ pub enum Command {
     /// Show the log: its records, or whether it is whole
     #[command(subcommand)]
     Wal(Wal),
+
+    /// Copy a member to a file: its newest checkpoint, and what its log has after that
+    ///
+    /// The member may run, and is not kept from anything. The backup has all that was answered before
+    /// the command was begun. Every page is checked on the way. A member that writes more than can be
+    /// copied meanwhile overtakes the copy, which begins anew, and is given up after five times.
+    #[command(verbatim_doc_comment)]
+    Backup(Backup),
+
+    /// Make a data directory from a backup
+    ///
+    /// The member that is started on it has the id of the one that was copied, its cluster id, and
+    /// everything that was in the backup. Every page is checked before the directory has a member.
+    #[command(verbatim_doc_comment)]
+    Restore(Restore),
 }
 
 #[derive(Subcommand, Debug)]
@@ -114,6 +129,24 @@ pub struct Place {
     /// Where the log is, if it is not in the `wal` directory beside engine.db
     #[arg(long, value_name = "DIR")]
     pub wal_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Backup {
+    #[command(flatten)]
+    pub place: Place,
+
+    /// The file to make
+    pub file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup
+    pub file: PathBuf,
+
+    /// The data directory to make; it may be there, without a member
+    pub dir: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -14,6 +14,7 @@ mod outcome;
 mod output;
 mod place;
 mod progress;
+mod target;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Map(args) => commands::map::run(args, output),
         Command::Wal(Wal::Dump(args)) => commands::wal::dump(args, output),
         Command::Wal(Wal::Verify(place)) => commands::wal::verify(place, output),
+        Command::Backup(args) => commands::backup::run(args, output),
+        Command::Restore(args) => commands::backup::run_restore(args, output),
     }
 }
 

@@ -16,8 +16,9 @@ use crate::bytes::size;
 const BAR_CELLS: u64 = 24;
 const QUIET: Duration = Duration::from_secs(1);
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
-/// Ticks between two looks at the clock.
+/// Ticks between two looks at the clock, but for those of much work.
 const TICKS: u32 = 64;
+const MUCH: u64 = 256 << 10;
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +57,7 @@ impl Progress {
     pub fn tick(&mut self, units: u64) {
         self.done += units;
         self.ticks += 1;
-        if !self.shown || !self.ticks.is_multiple_of(TICKS) {
+        if !self.shown || !(units >= MUCH || self.ticks.is_multiple_of(TICKS)) {
             return;
         }
         let now = Instant::now();

@@ -4,6 +4,7 @@
 //! Owns      what several of them share: the files of the machine, and the trees that a store has.
 //! Never     reads a flag that `cli` does not have.
 
+pub mod backup;
 pub mod check;
 mod damage;
 pub mod dump;
@@ -32,7 +33,7 @@ use crate::outcome::{Failure, Outcome};
 /// Bytes of a page.
 const PAGE: u64 = PAGE_BYTES as u64;
 
-fn vfs() -> Arc<dyn Vfs> {
+pub(crate) fn vfs() -> Arc<dyn Vfs> {
     Arc::new(StdVfs)
 }
 

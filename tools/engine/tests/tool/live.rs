@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A store is looked at while it is written: no false damage, and not a byte of it changed.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -12,8 +13,11 @@ const LOOKS: usize = 50;
 /// Looks that may be given up besides: on a disk without delay a writer can be faster than any look.
 const GIVEN_UP_MAX: usize = 200;
 /// Overtaken each time, or compacted away before the end.
-const GIVEN_UP: [&str; 2] =
-    ["was written again while it was read", "cannot be read: the store has revisions"];
+const GIVEN_UP: [&str; 3] = [
+    "was written again while it was read",
+    "was written faster than it could be copied",
+    "cannot be read: the store has revisions",
+];
 /// The writer stands still, with everything open and locked, during one look in so many.
 const STILL_ONE_IN: usize = 5;
 
@@ -63,10 +67,19 @@ fn is_of_one_revision(out: &str) {
     assert!(!modified.is_empty() && modified.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{modified:?}");
 }
 
+/// A backup of a store that is written is as sound as the store, and its log goes on where its checkpoint ends.
+fn comes_back_whole(backup: &str) {
+    let copy = format!("{backup}-copy");
+    engine(Path::new("."), &["restore", backup, &copy]).with(0);
+    let check = engine(Path::new("."), &["check", "--deep", "--json", &copy]).with(0);
+    assert_eq!(json(&check)[0]["log_state"], "sound", "{check}");
+}
+
 #[test]
 fn fifty_looks_beside_a_writer_find_no_damage_and_change_no_byte() {
     let world = World::in_memory(small_steps());
     let dir = world.temp.path().to_path_buf();
+    let backups = tempfile::tempdir().expect("a temporary directory");
     let (stop, still) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (barrier, checkpoints) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU64::new(0)));
     std::thread::scope(|scope| {
@@ -84,12 +97,16 @@ fn fifty_looks_beside_a_writer_find_no_damage_and_change_no_byte() {
             &["wal", "verify"],
             &["wal", "dump"],
             &["dump", "--changes"],
+            &["backup"],
         ];
         let looks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut whole, mut given_up) = (0, 0);
             while whole < LOOKS {
                 let command = commands[whole % commands.len()];
-                let args = [command, &["store"]].concat();
+                let backup = backups.path().join(format!("{whole}-{given_up}"));
+                let backup = backup.to_str().expect("a path is text");
+                let file = if command[0] == "backup" { &[backup][..] } else { &[] };
+                let args = [command, &["store"], file].concat();
                 if (whole + given_up) % STILL_ONE_IN > 0 {
                     let ran = engine(&dir, &args);
                     if ran.code == 2 && GIVEN_UP.iter().any(|why| ran.err.contains(why)) {
@@ -97,6 +114,9 @@ fn fifty_looks_beside_a_writer_find_no_damage_and_change_no_byte() {
                         assert!(given_up <= GIVEN_UP_MAX, "{whole} of {LOOKS} looks were whole");
                     } else {
                         let out = ran.with(0);
+                        if command[0] == "backup" {
+                            comes_back_whole(backup);
+                        }
                         if command[0] == "dump" && command[1] == "--json" {
                             is_of_one_revision(&out);
                         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the program `engine` over stores made with the public API.
 
+mod backup;
 mod contents;
 mod damage;
 mod info;
