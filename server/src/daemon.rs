@@ -20,7 +20,7 @@ use crate::{
     signals::{self, Signal},
 };
 use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
-use cairn_engine::Error as EngineError;
+use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
 use std::{
     panic::Location,
     sync::Arc,
@@ -56,6 +56,9 @@ pub enum End {
 /// Runs a member until it ends.
 pub fn run(config: Config, remarks: &[Remark], log: Log) -> End {
     install_panic_hook(log.clone());
+    if let Err(error) = install_sigbus_handler() {
+        return failed(&log, ExitStatus::Failed, &format!("cannot handle signals: {error}"));
+    }
     for remark in remarks {
         let fields = [(remark.field, Value::from(remark.value.as_str()))];
         if remark.warning { log.warn(remark.message, &fields) } else { log.info(remark.message, &fields) }

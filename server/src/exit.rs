@@ -4,6 +4,8 @@
 //! Owns      the exit statuses and their meanings, as `--help` and the README list them.
 //! Never     ends the process.
 
+use cairn_engine::io::SIGBUS_EXIT_CODE;
+
 /// Why the process ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -19,10 +21,12 @@ pub enum ExitStatus {
     Listen = 8,
     Descriptors = 9,
     Failed = 10,
+    /// From a signal handler, past everything else.
+    PageGone = SIGBUS_EXIT_CODE as u8,
 }
 
 impl ExitStatus {
-    pub const ALL: [ExitStatus; 11] = [
+    pub const ALL: [ExitStatus; 12] = [
         ExitStatus::Done,
         ExitStatus::Refused,
         ExitStatus::Usage,
@@ -34,6 +38,7 @@ impl ExitStatus {
         ExitStatus::Listen,
         ExitStatus::Descriptors,
         ExitStatus::Failed,
+        ExitStatus::PageGone,
     ];
 
     pub const fn meaning(self) -> &'static str {
@@ -49,6 +54,9 @@ impl ExitStatus {
             ExitStatus::Listen => "an address to listen on cannot be bound",
             ExitStatus::Descriptors => "the limit of open files is too low",
             ExitStatus::Failed => "the member stopped after a failure, such as a write that the disk refused",
+            ExitStatus::PageGone => {
+                "a page of the store that was there is gone: the disk failed, or the file was cut from outside"
+            }
         }
     }
 }

@@ -189,6 +189,31 @@ fn a_damaged_file_is_told_by_name() {
     });
 }
 
+#[test]
+fn a_store_cut_from_outside_ends_the_process_with_one_line_that_names_it() {
+    run(async {
+        let mut daemon = Daemon::start(&[]);
+        let mut kv = daemon.kv().await;
+        kv.put(put("k")).await.expect("put");
+        daemon.maintenance().await.defragment(pb::DefragmentRequest {}).await.expect("a checkpoint");
+        let get = || pb::RangeRequest { key: "k".into(), ..Default::default() };
+        // The first read finds its pages right; those after it take them as they are.
+        for _ in 0..2 {
+            assert_eq!(kv.range(get()).await.expect("read").into_inner().kvs.len(), 1);
+        }
+        let path = daemon.data_dir().join("member/engine.db");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("ours");
+        file.set_len(16 << 12).expect("cut");
+        kv.range(get()).await.expect_err("its pages are gone");
+        let (status, rest) = daemon.wait_for_any_end();
+        assert_eq!(status.code(), Some(74), "{rest}");
+        let said: Vec<&str> = rest.lines().filter(|line| !line.starts_with('{')).collect();
+        let [line] = said[..] else { panic!("one line, not {rest}") };
+        assert!(line.starts_with("cairn: cannot read page "), "{line}");
+        assert!(line.contains(&*path.to_string_lossy()) && line.contains("cut from outside"), "{line}");
+    });
+}
+
 // rule: SD-11
 #[test]
 fn a_port_in_use_is_told_with_its_address_before_anything_is_made() {

@@ -190,6 +190,13 @@ impl Daemon {
         self.keeper.wait().expect("our child")
     }
 
+    /// The same for one that may end in the middle of everything: what it still says need not be lines of a log.
+    pub fn wait_for_any_end(&mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("text");
+        (self.keeper.wait().expect("our child"), rest)
+    }
+
     /// Ends it by `SIGTERM` and gives its directory back.
     pub fn stop(mut self) -> TempDir {
         self.signal(Signal::TERM);
