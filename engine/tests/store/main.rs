@@ -3,11 +3,13 @@
 
 mod crash;
 mod faults;
+mod golden;
 mod holds;
 mod inspect;
 mod model;
 mod mutants;
 mod pair;
+mod process;
 mod random;
 mod rot;
 mod scrub;

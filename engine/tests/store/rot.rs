@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cairn_engine::sim::{Explorer, Failure, Limits, SimVfs, SplitMix};
-use cairn_engine::{Db, Error, Recovered};
+use cairn_engine::{Db, Error, InstallId, Recovered};
 
-use crate::model::{Commit, Model, SCHEMA, create, tiny};
+use crate::model::{Commit, INSTALL, Model, SCHEMA, tiny};
 
 const DIR: &str = "/member";
 const FILE: &str = "/member/engine.db";
@@ -18,8 +18,14 @@ const CHECKPOINTS: u64 = 6;
 
 /// The bytes of a store with a few checkpoints, each of ten commits, and the models at those.
 fn rotten_base() -> (Vec<u8>, Vec<Model>) {
+    base_of(INSTALL)
+}
+
+/// The same for another filling of the directory: the same history in another file.
+fn base_of(install: InstallId) -> (Vec<u8>, Vec<Model>) {
     let disk = SimVfs::new();
-    let db = create(Arc::new(disk.clone()), Path::new(DIR)).expect("a new store");
+    let options = tiny(Arc::new(disk.clone()));
+    let db = Db::create(Path::new(DIR), SCHEMA, install, options).expect("a new store");
     let mut model = Model::default();
     let mut models = vec![Model::default(), Model::default()];
     while (models.len() as u64) <= CHECKPOINTS {
@@ -169,6 +175,44 @@ fn a_damaged_bitmap_is_made_anew_from_a_walk() {
     let mut rotten = bytes;
     rotten[6 * PAGE..10 * PAGE].fill(0);
     assert!(opens_at(&on_disk(&rotten), &models, CHECKPOINTS).space_map_rebuilt);
+}
+
+#[test]
+fn an_older_bitmap_in_the_place_of_the_newest_is_made_anew_from_a_walk() {
+    let (bytes, models) = rotten_base();
+    let page = |turn: usize| (6 + turn) * PAGE..(7 + turn) * PAGE;
+    let mut rebuilt = [0; 4];
+    for (place, rebuilt) in rebuilt.iter_mut().enumerate() {
+        for older in (0..4).filter(|other| *other != place) {
+            let mut rotten = bytes.clone();
+            rotten.copy_within(page(older), page(place).start);
+            *rebuilt += u64::from(opens_at(&on_disk(&rotten), &models, CHECKPOINTS).space_map_rebuilt);
+        }
+    }
+    rebuilt.sort_unstable();
+    assert_eq!(rebuilt, [0, 0, 0, 3], "whatever took its place, and in no other one");
+}
+
+#[test]
+fn a_page_of_another_file_is_taken_nowhere() {
+    let (bytes, models) = rotten_base();
+    let (foreign, _) = base_of(InstallId(INSTALL.0 + 1));
+    let with = |pages: std::ops::Range<usize>| {
+        let mut rotten = bytes.clone();
+        let bytes = pages.start * PAGE..pages.end * PAGE;
+        assert!(rotten[bytes.clone()] != foreign[bytes.clone()], "pages {pages:?} are the same in both");
+        rotten[bytes.clone()].copy_from_slice(&foreign[bytes]);
+        on_disk(&rotten)
+    };
+    let slot = slot_at(CHECKPOINTS) / PAGE;
+    opens_at(&with(slot..slot + 1), &models, CHECKPOINTS - 1);
+    assert!(opens_at(&with(6..10), &models, CHECKPOINTS).space_map_rebuilt);
+    let root = root_of(&bytes, CHECKPOINTS, 0) / PAGE;
+    assert!(opens_at(&with(root..root + 1), &models, CHECKPOINTS - 1).fell_back);
+    // A superblock says whose the file is: with that of another file nothing in it is right.
+    for twins in [0..1, 0..2] {
+        assert!(matches!(open(&with(twins)).map(drop), Err(Error::Corrupt(_))));
+    }
 }
 
 /// A root of the newest checkpoint was misread once: that one is refused, and must stay so when the power fails

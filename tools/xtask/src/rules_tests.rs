@@ -88,3 +88,23 @@ fn unknown_rules_and_empty_reasons_are_problems() {
     assert_eq!(report(&both, "rule\treason\nXX-8\twhy").problems().len(), 1);
     assert_eq!(report(&[both[0]], "rule\treason\nXX-2\t ").problems().len(), 2);
 }
+
+#[test]
+fn the_page_on_the_engines_tests_names_what_is_there() {
+    let root = crate::root();
+    let page = std::fs::read_to_string(root.join("engine/tests/README.md")).expect("the page is there");
+    let tests = test_names(&root).expect("the sources are read");
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        if let Some((room, file)) = name.split_once("::") {
+            let path = format!("engine/tests/{room}/{file}.rs");
+            assert!(root.join(&path).is_file(), "{name}: there is no {path}");
+        } else if name.matches('_').count() >= 3 {
+            assert!(tests.contains(name), "no test is called {name}");
+        } else {
+            continue;
+        }
+        named += 1;
+    }
+    assert!(named >= 30, "{named} names");
+}
