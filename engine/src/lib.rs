@@ -34,6 +34,7 @@ mod size;
 pub mod snapshot;
 mod space;
 mod stats;
+pub mod surgery;
 pub mod tree;
 mod treefile;
 mod txn;

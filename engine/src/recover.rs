@@ -270,10 +270,12 @@ pub(crate) fn read_page(file: &TreeFile, at: PageId) -> Result<[u8; PAGE_BYTES]>
 }
 
 /// The four positions of the ring.
+#[derive(Clone)]
 pub(crate) struct Ring {
     pub(crate) positions: Vec<Position>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Position {
     pub(crate) page: PageId,
     /// A whole slot.
@@ -335,7 +337,7 @@ impl Ring {
         Some(damage.mismatch(format_args!("{:#010x}", slot.previous_crc), format_args!("{before:#010x}")))
     }
 
-    fn newer_or_broken(&self, chosen: u64) -> impl Iterator<Item = PageId> {
+    pub(crate) fn newer_or_broken(&self, chosen: u64) -> impl Iterator<Item = PageId> {
         let bad = self.positions.iter().filter(move |at| match &at.slot {
             Some(slot) => slot.seq > chosen,
             None => !at.blank,

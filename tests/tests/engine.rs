@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cairn_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest, MemberListRequest,
-    PutRequest, RangeRequest, RangeResponse,
+    CompactionRequest, DefragmentRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest,
+    MemberListRequest, PutRequest, RangeRequest, RangeResponse,
 };
 use cairn_tests::client::Client;
 use cairn_tests::server::{Program, Server};
@@ -67,6 +67,25 @@ async fn start_on(server: &mut Server, data: &Path) -> Client {
     server.client().await
 }
 
+/// The lines of JSON that the tool answers.
+fn lines(args: &[&str]) -> Vec<String> {
+    engine(args, 0).lines().map(str::to_owned).collect()
+}
+
+/// A number of a line of JSON.
+fn number(line: &str, field: &str) -> u64 {
+    let rest = line.split(&format!("\"{field}\":")).nth(1).unwrap_or_else(|| panic!("no {field} in {line}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{field} in {line}"))
+}
+
+/// Flips a byte of a file.
+fn flip(path: &Path, at: u64) {
+    let mut bytes = std::fs::read(path).expect("reads");
+    bytes[at as usize] ^= 0x20;
+    std::fs::write(path, bytes).expect("writes");
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path is text")
 }
@@ -91,11 +110,7 @@ async fn a_daemon_starts_on_the_backup_of_one_that_ran() {
         if round == "log" {
             fill(&mut client).await;
         } else {
-            client
-                .maintenance
-                .defragment(cairn_proto::etcdserverpb::DefragmentRequest {})
-                .await
-                .expect("runs");
+            client.maintenance.defragment(DefragmentRequest {}).await.expect("runs");
         }
         for n in 0..20 {
             put(&mut client, format!("{round}/{n}"), "x".repeat(n), 0).await;
@@ -125,4 +140,72 @@ async fn a_daemon_starts_on_the_backup_of_one_that_ran() {
     }
     assert!(server.stop().await.code().is_none_or(|code| code == 0 || code == 143));
     engine(&["check", "--deep", text(&server.data_dir())], 0);
+}
+
+#[tokio::test]
+async fn a_daemon_starts_on_what_surgery_made() {
+    const YES: &str = "--i-accept-data-loss";
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let data = |name: &str| temp.path().join(name);
+    let mut server = Server::start(Program::cairn()).await;
+    let mut client = server.client().await;
+    fill(&mut client).await;
+    // Two checkpoints, so that there is one to go back to.
+    for n in 0..2 {
+        client.maintenance.defragment(DefragmentRequest {}).await.expect("runs");
+        put(&mut client, format!("between/{n}"), "x".repeat(20_000), 0).await;
+    }
+    client.maintenance.defragment(DefragmentRequest {}).await.expect("runs");
+    let dir = server.data_dir();
+    let ran = Command::new(tools::engine())
+        .args(["surgery", "previous-slot", text(&dir), text(&data("x")), YES])
+        .output();
+    assert_eq!(ran.expect("the tool runs").status.code(), Some(2), "not while the daemon runs");
+
+    // The newest checkpoint is damaged in what it wrote itself: the log brings all of it back.
+    let before = all(&mut client, 0).await;
+    server.kill();
+    let newest = number(&lines(&["info", "--json", text(&dir)])[0], "seq");
+    let pages = lines(&["pages", "--json", text(&dir), "--tree", "rev"]);
+    let young = pages.iter().find(|page| number(page, "birth") == newest && number(page, "level") == 0);
+    let page = number(young.expect("a leaf of the newest checkpoint"), "page");
+    flip(&dir.join("member/engine.db"), page * 4096 + 300);
+    engine(&["check", text(&dir)], 1);
+    let out = engine(&["surgery", "previous-slot", text(&dir), text(&data("slot")), YES], 0);
+    assert!(out.contains("lost            nothing"), "{out}");
+    client = start_on(&mut server, &data("slot")).await;
+    assert_eq!(all(&mut client, 0).await.kvs, before.kvs);
+
+    // A map that cannot be read.
+    server.kill();
+    (6..10).for_each(|page| flip(&dir.join("member/engine.db"), page * 4096 + 80));
+    engine(&["surgery", "rebuild-space-map", text(&dir), text(&data("map")), YES], 0);
+    client = start_on(&mut server, &data("map")).await;
+    assert_eq!(all(&mut client, 0).await.kvs, before.kvs);
+
+    // A batch of the log that others follow: the daemon refuses, and starts on the cut log with what came before.
+    for n in 0..100 {
+        put(&mut client, format!("cut/{n:02}"), n.to_string(), 0).await;
+    }
+    server.kill();
+    let records = lines(&["wal", "dump", "--json", text(&dir)]);
+    let entries: Vec<&String> = records.iter().filter(|line| line.contains("\"record\":\"entry\"")).collect();
+    let record = entries[entries.len() - 50];
+    let log = std::fs::read_dir(dir.join("member/wal")).expect("a directory");
+    let segment = format!("{:016x}-", number(record, "segment"));
+    let mut files = log.map(|entry| entry.expect("an entry").path());
+    let file = files.find(|path| path.to_string_lossy().contains(&segment)).expect("the segment");
+    flip(&file, number(record, "offset") + 100);
+    engine(&["check", text(&dir)], 1);
+    let out = engine(&["surgery", "cut-wal", text(&dir), text(&data("cut")), YES], 0);
+    assert!(out.contains("lost        entries "), "{out}");
+    client = start_on(&mut server, &data("cut")).await;
+    let kvs = all(&mut client, 0).await.kvs;
+    let cut: Vec<_> = kvs.iter().filter(|kv| kv.key.starts_with(b"cut/")).collect();
+    assert!((20..100).contains(&cut.len()), "{} of 100 came back", cut.len());
+    assert!(cut.iter().enumerate().all(|(n, kv)| kv.value == n.to_string().as_bytes()), "the first of them");
+    assert_eq!(kvs.len() - cut.len(), before.kvs.len());
+    put(&mut client, "goes on".into(), String::new(), 0).await;
+    server.stop().await;
+    engine(&["check", "--deep", text(&dir)], 0);
 }

@@ -268,7 +268,12 @@ fn read(path: &Path, file: &dyn VFile, bytes: u64) -> Result<Vec<u8>> {
 }
 
 /// The batch at `offset` and where the next one begins; `None` if there is none.
-fn batch_at(path: &Path, bytes: &[u8], salt: u64, offset: u64) -> Result<Option<(BatchLook, u64)>> {
+pub(super) fn batch_at(
+    path: &Path,
+    bytes: &[u8],
+    salt: u64,
+    offset: u64,
+) -> Result<Option<(BatchLook, u64)>> {
     let rest = bytes.get(offset as usize..).unwrap_or_default();
     let Ok((header, payload)) = batch::decode(rest, salt, offset) else { return Ok(None) };
     let records = Records::new(&header, payload).map(|record| {

@@ -20,6 +20,7 @@ mod look;
 mod part;
 mod reader;
 mod recover;
+mod salvage;
 mod segment;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use self::batch::{Base, Carry, Entry, HardState, Record};
 pub use self::look::{BatchLook, LogLook, LogRecord, SegmentLook};
 pub use self::part::LogPart;
 pub use self::recover::{Evidence, Tail};
+pub use self::salvage::{Salvage, salvage};
 
 /// What one call of [`Wal::append`] takes: it becomes durable as a whole or not at all.
 pub type RecordBatch = Vec<Record>;

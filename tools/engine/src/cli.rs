@@ -102,6 +102,53 @@ pub enum Command {
     /// everything that was in the backup. Every page is checked before the directory has a member.
     #[command(verbatim_doc_comment)]
     Restore(Restore),
+
+    /// Repair a copy of a damaged store, and say what is lost
+    ///
+    /// The member must not run. DIR stays as it is: a copy is made in TO, repaired and checked, and a
+    /// member can be started on it. A backup or another member is the better way back, if there is one.
+    #[command(subcommand, verbatim_doc_comment)]
+    Surgery(Surgery),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Surgery {
+    /// Go back to the checkpoint before the newest
+    ///
+    /// For damage in what the newest checkpoint wrote. The log is applied again from there, so nothing
+    /// is lost if it reaches back that far and goes up to where the newest checkpoint was; both are
+    /// checked. Two checkpoints back is as far as it goes.
+    #[command(verbatim_doc_comment)]
+    PreviousSlot(Operation),
+
+    /// Make the space map anew, from a walk over all trees
+    ///
+    /// For a map that disagrees with the trees. (One that cannot be read is made anew by the next start
+    /// anyway.) All trees must be whole. Nothing is lost.
+    #[command(verbatim_doc_comment)]
+    RebuildSpaceMap(Operation),
+
+    /// Cut the log where it cannot be read
+    ///
+    /// For a log that a member refuses. Entries are kept up to the first that is missing behind the
+    /// newest checkpoint; all behind that is lost, acknowledged or not. A log that is gone altogether
+    /// is begun anew behind the checkpoint.
+    #[command(verbatim_doc_comment)]
+    CutWal(Operation),
+}
+
+/// Where surgery is done.
+#[derive(Args, Debug)]
+pub struct Operation {
+    #[command(flatten)]
+    pub place: Place,
+
+    /// The data directory to make; it may be there, without a member
+    pub to: PathBuf,
+
+    /// Confirm that what is said to be lost may be
+    #[arg(long, required = true)]
+    pub i_accept_data_loss: bool,
 }
 
 #[derive(Subcommand, Debug)]

@@ -10,6 +10,7 @@
 pub mod bytes;
 pub mod cli;
 mod commands;
+mod copy;
 mod outcome;
 mod output;
 mod place;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use cli::{Cli, Command, Wal};
+use cli::{Cli, Command, Surgery, Wal};
 use outcome::{Failure, Outcome};
 use output::Output;
 
@@ -62,6 +63,9 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Wal(Wal::Verify(place)) => commands::wal::verify(place, output),
         Command::Backup(args) => commands::backup::run(args, output),
         Command::Restore(args) => commands::backup::run_restore(args, output),
+        Command::Surgery(Surgery::PreviousSlot(args)) => commands::surgery::previous_slot(args, output),
+        Command::Surgery(Surgery::RebuildSpaceMap(args)) => commands::surgery::rebuild_map(args, output),
+        Command::Surgery(Surgery::CutWal(args)) => commands::surgery::cut_wal(args, output),
     }
 }
 

@@ -18,7 +18,7 @@ use cairn_engine::{Error, Options};
 use cairn_mvcc::{SCHEMA, Stored};
 use serde::Serialize;
 
-use super::{PAGE, log, vfs};
+use super::{CheckpointReport, PAGE, log, vfs};
 use crate::bytes::{grouped, size};
 use crate::cli;
 use crate::outcome::{Failure, Outcome, Verdict};
@@ -37,21 +37,12 @@ struct Report {
     file: String,
     file_bytes: u64,
     member_id: String,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointReport,
     /// Of the checkpoint.
     pages: u64,
     /// What of the log is with it.
     entries: u64,
     last_index: u64,
-}
-
-#[derive(Serialize)]
-struct Checkpoint {
-    seq: u64,
-    applied_index: u64,
-    applied_term: u64,
-    revision: i64,
-    compact_revision: i64,
 }
 
 pub fn run(args: &cli::Backup, output: &mut Output) -> Outcome {
@@ -101,7 +92,7 @@ impl Report {
             file: file.display().to_string(),
             file_bytes: copied.bytes,
             member_id: format!("{:x}", part.member_id),
-            checkpoint: Checkpoint {
+            checkpoint: CheckpointReport {
                 seq: copied.seq,
                 applied_index: copied.applied_index,
                 applied_term: copied.applied_term,
@@ -122,7 +113,7 @@ fn done(what: &str, report: &Report, to: Option<&Path>, output: &mut Output) -> 
     }
     let mut facts = Facts::default();
     facts.add("backup", format!("{}, {}", report.file, size(report.file_bytes)));
-    let Checkpoint { seq, applied_index, revision, .. } = report.checkpoint;
+    let CheckpointReport { seq, applied_index, revision, .. } = report.checkpoint;
     let pages = size(report.pages * PAGE);
     facts.add("checkpoint", format!("{seq}, at index {applied_index} and revision {revision}, {pages}"));
     let log = match report.entries {

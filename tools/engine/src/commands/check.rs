@@ -22,7 +22,7 @@ use crate::place::Place;
 use crate::progress::{Progress, Unit};
 
 #[derive(Serialize)]
-struct Report {
+pub struct Report {
     file: String,
     checkpoint: u64,
     trees: Vec<Tree>,
@@ -35,11 +35,11 @@ struct Report {
     older: Vec<Older>,
     /// `sound`, `damaged`, or `none` where there is no log beside the store.
     log_state: &'static str,
-    log: Option<LogReport>,
+    pub log: Option<LogReport>,
     /// At most 1000; `damages` counts all.
-    damage: Vec<Damage>,
-    damages: u64,
-    verdict: &'static str,
+    pub damage: Vec<Damage>,
+    pub damages: u64,
+    pub verdict: &'static str,
 }
 
 #[derive(Serialize)]
@@ -76,8 +76,18 @@ const TREE_COLUMNS: &[Column] =
     &[left("TREE"), right("ENTRIES"), right("PAGES"), right("FILL"), left("STATE")];
 
 pub fn run(args: &cli::Check, output: &mut Output) -> Outcome {
-    let place = Place::find(&args.place)?;
-    let mut report = look(&vfs(), &place.store, SCHEMA, |store| pass(store, args.deep))?;
+    let report = examine(&Place::find(&args.place)?, args.deep)?;
+    if output.json {
+        output.json(&report)?;
+    } else {
+        print(&report, args, output)?;
+    }
+    Ok(Verdict::of(report.damages))
+}
+
+/// Everything that is wrong with a store and its log.
+pub fn examine(place: &Place, deep: bool) -> Outcome<Report> {
+    let mut report = look(&vfs(), &place.store, SCHEMA, |store| pass(store, deep))?;
     if let Some(dir) = &place.log {
         match log::look(dir, Some(&place.store)) {
             Ok(log) => {
@@ -93,12 +103,7 @@ pub fn run(args: &cli::Check, output: &mut Output) -> Outcome {
         }
     }
     report.verdict = Verdict::of(report.damages).word();
-    if output.json {
-        output.json(&report)?;
-    } else {
-        print(&report, args, output)?;
-    }
-    Ok(Verdict::of(report.damages))
+    Ok(report)
 }
 
 fn pass(store: &Store, deep: bool) -> Result<Report, Error> {

@@ -18,17 +18,44 @@ pub mod pages;
 mod pair;
 mod picture;
 pub mod stats;
+pub mod surgery;
 pub mod wal;
 
 use std::sync::Arc;
 
+use cairn_engine::inspect::Store;
 use cairn_engine::io::{StdVfs, Vfs};
 use cairn_engine::page::PAGE_BYTES;
 use cairn_engine::tree::ExtentKind;
 use cairn_engine::{TreeDef, TreeKind};
-use cairn_mvcc::SCHEMA;
+use cairn_mvcc::{SCHEMA, Stored};
+use serde::Serialize;
 
 use crate::outcome::{Failure, Outcome};
+
+/// A checkpoint, and the revisions of what it holds.
+#[derive(Serialize, Clone, Copy, Debug)]
+struct CheckpointReport {
+    seq: u64,
+    applied_index: u64,
+    applied_term: u64,
+    revision: i64,
+    compact_revision: i64,
+}
+
+impl CheckpointReport {
+    fn of(store: &Store) -> Outcome<CheckpointReport> {
+        let stored = Stored::new(store.view()).map_err(|error| store.judge(error))?;
+        let slot = store.slot();
+        Ok(CheckpointReport {
+            seq: slot.seq,
+            applied_index: slot.meta.applied_index,
+            applied_term: slot.meta.applied_term,
+            revision: stored.revision(),
+            compact_revision: stored.compact_revision(),
+        })
+    }
+}
 
 /// Bytes of a page.
 const PAGE: u64 = PAGE_BYTES as u64;

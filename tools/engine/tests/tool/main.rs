@@ -8,5 +8,6 @@ mod info;
 mod layout;
 mod live;
 mod log;
+mod surgery;
 mod usage;
 mod world;
