@@ -138,13 +138,13 @@ pub(super) struct Pack {
     pub items: Items,
     /// Lower bound of the next leaf of the run. A branch's lies in its first item.
     pub separator: Option<Separator>,
-    /// Whether a node of the run has been written.
-    pub begun: bool,
+    /// Nodes of the run that have been written.
+    pub nodes: usize,
 }
 
 impl Pack {
     pub fn new(level: u8) -> Pack {
-        Pack { level, items: Items::new(level), separator: None, begun: false }
+        Pack { level, items: Items::new(level), separator: None, nodes: 0 }
     }
 
     /// Bytes that a single node of all items would have.
@@ -196,7 +196,7 @@ impl Pack {
             };
             self.write_front(writer, count, out)?;
         }
-        self.begun = false;
+        self.nodes = 0;
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl Pack {
         }
         let ptr = writer.node(self.level, &mut self.items, count)?;
         out.push_child(&own.key, own.tail, &ptr);
-        self.begun = true;
+        self.nodes += 1;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::format::Fault;
 use crate::format::blob::BlobRef;
 use crate::format::node::ValueCell;
-use crate::page::{NodePtr, PageSink, PageSource, TreeRoot};
+use crate::page::{NodePtr, PAGE_BYTES, PageSink, PageSource, TreeRoot};
 
 /// Puts and deletes, in order of key, each key at most once. `None` deletes. Untouched leaves are kept, touched runs
 /// are rewritten at the fill that the tree's shape asks for.
@@ -209,6 +209,8 @@ where
         let mut out = Items::new(node.level());
         let mut run = Pack::new(node.level() - 1);
         let mut open = false;
+        // Old nodes of which the run holds what is left.
+        let mut taken = 0;
         let mut next = own;
         for index in 0..node.count() {
             let ptr = node.child(ctx, index)?;
@@ -229,18 +231,22 @@ where
             }
             open = true;
             self.absorb(&mut run, &mut out, own, &ptr, node.birth(), upper)?;
+            taken = if run.nodes == 0 && run.items.is_empty() { 0 } else { taken + 1 };
             let next_changes = !last && {
                 let after = self.upper_of(node, index + 1)?;
                 self.changes.falls_below(after.as_deref().or(branch_upper))
             };
-            if !next_changes && (run.items.is_empty() || !self.too_small(&run)) {
+            let wants_more = !run.items.is_empty()
+                && self.too_small(&run)
+                && (last || self.draws_in(&run, taken, &node.child(ctx, index + 1)?));
+            if !next_changes && !wants_more {
                 self.close(&mut run, &mut out)?;
-                open = false;
+                (open, taken) = (false, 0);
             }
         }
         if open {
             // The last children came out too small: the node before them takes them in, if it is an old one.
-            if !run.begun
+            if run.nodes == 0
                 && let Some((key, tail, ptr)) = out.pop()
             {
                 let rest = std::mem::replace(&mut run, Pack::new(node.level() - 1));
@@ -278,6 +284,20 @@ where
     fn too_small(&self, run: &Pack) -> bool {
         let shape = &self.writer.ctx.shape;
         run.bytes() < shape.node_bytes(run.level) * usize::from(shape.join) / 100
+    }
+
+    /// Whether a run that is too small takes in the next node, in which nothing changes. Where nodes are filled to
+    /// the byte, as much is left over after a full one as before it, and the run would go on through all that follow:
+    /// there both must fit one node, or the run be sparse as a whole.
+    fn draws_in(&self, run: &Pack, taken: usize, next: &NodePtr) -> bool {
+        let shape = &self.writer.ctx.shape;
+        if shape.fill < 100 {
+            return true;
+        }
+        let node_max = shape.node_bytes(run.level);
+        let next = (usize::from(next.npages) * PAGE_BYTES).min(node_max);
+        let all = run.nodes * node_max + run.bytes() + next;
+        run.bytes() + next <= node_max || all < (taken + 1) * node_max * usize::from(shape.join) / 100
     }
 
     fn merge_leaf(

@@ -127,6 +127,39 @@ fn a_purge_of_nine_in_ten_gives_the_pages_back() {
 }
 
 #[test]
+fn a_purge_of_the_oldest_rewrites_the_edge_and_nothing_behind_it() {
+    let (file, ctx, root) = revisions();
+    let stats = tree::verify(&file, &ctx, &root, &mut |_| {}).expect("a sound tree");
+    let a_leaf = ENTRIES / stats.leaves;
+    let mut most = 0;
+    for (seq, tenth) in (2..).zip(0..20) {
+        let (file, mut ctx, root) = revisions();
+        (ctx.seq, _) = (seq, file.begin(seq));
+        let before = file.live();
+        let keys = (0..a_leaf * (30 + tenth) / 10).map(revision);
+        tree::delete_sorted(&file, &mut file.clone(), &ctx, &root, keys).expect("a delete in memory");
+        let fresh = file.live().keys().filter(|page| !before.contains_key(page)).count();
+        most = most.max(fresh);
+    }
+    println!("purge of the oldest: {most} extents written at most");
+    assert!(most <= 4, "{most} extents: two branches, what is left of a leaf, and its neighbour at most");
+}
+
+#[test]
+fn leaves_that_a_purge_left_almost_empty_between_full_ones_are_joined() {
+    let (file, mut ctx, root) = revisions();
+    let stats = tree::verify(&file, &ctx, &root, &mut |_| {}).expect("a sound tree");
+    let a_leaf = ENTRIES / stats.leaves;
+    (ctx.seq, _) = (2, file.begin(2));
+    let keys = (0..ENTRIES).filter(|main| (main / a_leaf).is_multiple_of(2) && main % 50 != 0).map(revision);
+    let root = tree::delete_sorted(&file, &mut file.clone(), &ctx, &root, keys).expect("a delete in memory");
+    let stats = tree::verify(&file, &ctx, &root, &mut |_| {}).expect("a sound tree");
+    let per_live = (stats.pages * PAGE_BYTES as u64) as f64 / stats.bytes as f64;
+    println!("after a purge of every second leaf: {per_live:.3} file bytes a live byte");
+    assert!(per_live < 1.1, "{per_live} bytes of file a byte of keys and values");
+}
+
+#[test]
 fn keys_put_at_random_fill_most_of_their_pages() {
     let seed = seed("fill of ordered trees", 99);
     for (pages, file_per_live_max) in [(1, 1.9), (2, 1.2), (4, 1.2)] {
