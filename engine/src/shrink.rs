@@ -181,8 +181,10 @@ impl Checkpointer {
             Aim::Background if !idle => self.shrink_watch.taken * ROOM_TIMES,
             _ => 0,
         };
-        let goal = self.space.stats().used * GOAL_PERCENT / 100 + room;
-        goal.max(FIRST_DATA).next_multiple_of(cut_pages(options))
+        let (used, cut) = (self.space.stats().used, cut_pages(options));
+        let goal = used * GOAL_PERCENT / 100 + room;
+        // Below the goal, but where that would not leave room for what is used.
+        (goal - goal % cut).max(used.max(FIRST_DATA).next_multiple_of(cut))
     }
 
     fn is_due(&mut self, options: &Options, target: u64, now_ms: u64, aim: Aim) -> bool {
@@ -205,7 +207,7 @@ impl Checkpointer {
         if after >= before {
             return Ok(0);
         }
-        self.file.cut(after)?;
+        self.file.cut(before, after)?;
         self.space.truncate(after);
         Ok(before - after)
     }

@@ -22,6 +22,9 @@ use crate::page::{PAGE_BYTES, PageBuf, PageId, PageSource};
 /// How often a failed read is tried before it counts.
 pub(crate) const READS_MAX: u32 = 3;
 
+/// Pages that are cut off at a time: a few milliseconds of work for the file system.
+const CUT_PAGES_MAX: u64 = (16 << 20) / PAGE_BYTES as u64;
+
 /// What was done to a tree file since it was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -148,11 +151,16 @@ impl TreeFile {
         }
     }
 
-    /// Cuts the file to `pages`.
-    pub(crate) fn cut(&self, pages: u64) -> Result<()> {
+    /// Cuts the file from `pages` to `to`, some at a time: who touches a page that the system does not have in memory
+    /// waits for a cut under way.
+    pub(crate) fn cut(&self, mut pages: u64, to: u64) -> Result<()> {
         self.healthy()?;
-        let len = pages * PAGE_BYTES as u64;
-        self.file.set_len(len).map_err(|source| self.fatal("cut", Some(len), source))
+        while pages > to {
+            pages = to.max(pages.saturating_sub(CUT_PAGES_MAX));
+            let len = pages * PAGE_BYTES as u64;
+            self.file.set_len(len).map_err(|source| self.fatal("cut", Some(len), source))?;
+        }
+        Ok(())
     }
 
     /// Whole pages that the file has.

@@ -8,6 +8,7 @@ mod holds;
 mod inspect;
 mod model;
 mod mutants;
+mod online;
 mod pair;
 mod process;
 mod random;
