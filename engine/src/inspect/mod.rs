@@ -12,6 +12,7 @@
 
 mod check;
 mod page;
+mod scrub;
 
 pub use check::{Findings, Keys};
 pub use page::{ExtentLook, Role};

@@ -103,6 +103,21 @@ pub enum Command {
     #[command(verbatim_doc_comment)]
     Restore(Restore),
 
+    /// Read everything that the newest checkpoint needs from the medium
+    ///
+    /// What `check` reads may come from the system's memory; here the disk itself is asked, as the
+    /// member does in the background with --scrub-rate. What is wrong is read again three times
+    /// before it is damage. A pass keeps up with a member that writes, however long it takes.
+    #[command(verbatim_doc_comment)]
+    Scrub(Scrub),
+
+    /// Load a store anew into another directory, as small as it can be
+    ///
+    /// The member must not run, and DIR stays as it is. A member that runs makes its file smaller by
+    /// itself, without a pause, but keeps a quarter free; and here neighbours come to lie together.
+    #[command(verbatim_doc_comment)]
+    Defrag(Defrag),
+
     /// Repair a copy of a damaged store, and say what is lost
     ///
     /// The member must not run. DIR stays as it is: a copy is made in TO, repaired and checked, and a
@@ -135,6 +150,37 @@ pub enum Surgery {
     /// is begun anew behind the checkpoint.
     #[command(verbatim_doc_comment)]
     CutWal(Operation),
+}
+
+#[derive(Args, Debug)]
+pub struct Scrub {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// Bytes to read a second at most, as 10000000 or with a suffix: 10M is ten MiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub rate: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct Defrag {
+    #[command(flatten)]
+    pub place: Place,
+
+    /// The data directory to make; it may be there, without a member
+    pub to: PathBuf,
+}
+
+/// A number of bytes, above zero.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(digits) => (digits, text.as_bytes()[digits.len()]),
+        None => (text, b' '),
+    };
+    let shift = [(b'K', 10), (b'M', 20), (b'G', 30)].iter().find(|(name, _)| *name == unit);
+    let number: u64 = digits.parse().map_err(|_| "a number is wanted, as 4096, 64K, 10M or 1G".to_owned())?;
+    let bytes = number.checked_mul(1 << shift.map_or(0, |(_, shift)| *shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a number above zero is wanted, below 2^64".to_owned())
 }
 
 /// Where surgery is done.

@@ -11,6 +11,7 @@ pub mod bytes;
 pub mod cli;
 mod commands;
 mod copy;
+mod load;
 mod outcome;
 mod output;
 mod place;
@@ -63,6 +64,8 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Wal(Wal::Verify(place)) => commands::wal::verify(place, output),
         Command::Backup(args) => commands::backup::run(args, output),
         Command::Restore(args) => commands::backup::run_restore(args, output),
+        Command::Scrub(args) => commands::scrub::run(args, output),
+        Command::Defrag(args) => commands::defrag::run(args, output),
         Command::Surgery(Surgery::PreviousSlot(args)) => commands::surgery::previous_slot(args, output),
         Command::Surgery(Surgery::RebuildSpaceMap(args)) => commands::surgery::rebuild_map(args, output),
         Command::Surgery(Surgery::CutWal(args)) => commands::surgery::cut_wal(args, output),

@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod check;
 mod damage;
+pub mod defrag;
 pub mod dump;
 mod follow;
 pub mod get;
@@ -17,6 +18,7 @@ pub mod page;
 pub mod pages;
 mod pair;
 mod picture;
+pub mod scrub;
 pub mod stats;
 pub mod surgery;
 pub mod wal;

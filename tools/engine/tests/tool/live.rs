@@ -98,6 +98,7 @@ fn fifty_looks_beside_a_writer_find_no_damage_and_change_no_byte() {
             &["wal", "dump"],
             &["dump", "--changes"],
             &["backup"],
+            &["scrub"],
         ];
         let looks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut whole, mut given_up) = (0, 0);

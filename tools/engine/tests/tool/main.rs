@@ -8,6 +8,7 @@ mod info;
 mod layout;
 mod live;
 mod log;
+mod scrub;
 mod surgery;
 mod usage;
 mod world;
