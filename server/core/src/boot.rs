@@ -37,6 +37,8 @@ pub struct BootConfig {
     pub wal_dir: PathBuf,
     pub peer_urls: Vec<String>,
     pub cluster_token: String,
+    /// How a member without a log becomes one of its cluster.
+    pub start: Start,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub pre_vote: bool,
@@ -48,11 +50,23 @@ pub struct BootConfig {
     pub wal_options: WalOptions,
 }
 
+/// How a member becomes one of its cluster. One that has a log is one already.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// It begins a new cluster together with these others, each by its peer URLs. Every one of them makes the
+    /// same first entries.
+    New { others: Vec<Vec<String>> },
+    /// It was added to a cluster that runs, which told it who it is; everything else comes from the leader.
+    Join { member_id: MemberId, cluster_id: ClusterId },
+}
+
 /// Why a member cannot be made or opened. Nothing was overwritten.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     #[error("cannot use 0 as member id: change a peer URL")]
     IdZero,
+    #[error("member exists with identical ID {0}: two initial members have the same peer URLs")]
+    IdTwice(MemberId),
     #[error(
         "{} has a store and there is no log in {}: bring the log back, or restore from a backup",
         dir.display(),
@@ -101,8 +115,11 @@ struct Files {
 /// See [`BootError`].
 pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let vfs = config.options.vfs.clone();
-    let derived = MemberId::at_bootstrap(&config.peer_urls, &config.cluster_token);
-    let member_id = Wal::owner(&*vfs, &config.wal_dir)?.map_or(derived, MemberId);
+    let told = match &config.start {
+        Start::New { .. } => MemberId::at_bootstrap(&config.peer_urls, &config.cluster_token),
+        Start::Join { member_id, .. } => *member_id,
+    };
+    let member_id = Wal::owner(&*vfs, &config.wal_dir)?.map_or(told, MemberId);
     if member_id.0 == 0 {
         return Err(BootError::IdZero);
     }
@@ -123,9 +140,11 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let lessor = Lessor::new(min_ttl_s(config.heartbeat_ms, config.election_ms), config.lease_checkpoints);
     let lessor = Arc::new(Mutex::new(lessor));
     let state = State::open(Store::open(db.clone())?, lessor.clone(), applied)?;
-    let cluster_id = match state.cluster().cluster_id {
-        Some(id) => id,
-        None => cluster_in_log(&*wal)?,
+    let cluster_id = match (state.cluster().cluster_id, &config.start) {
+        (Some(id), _) => id,
+        // Nothing came from the leader yet.
+        (None, Start::Join { cluster_id, .. }) if wal.last_index() == 0 => *cluster_id,
+        (None, _) => cluster_in_log(&*wal)?,
     };
     let (voters, learners) = state.cluster().members.voters_and_learners();
     let (_, hard_state) = wal.state();
@@ -136,6 +155,7 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         pre_vote: config.pre_vote,
         seed: draw(config.seed, 2),
         boot_nonce: draw(config.seed, 3),
+        patience_ms: request_timeout_ms(config.heartbeat_ms, config.election_ms),
         applied: applied.0,
         voters,
         learners,
@@ -165,12 +185,15 @@ fn make(config: &BootConfig, wal_options: WalOptions, has_log: bool) -> Result<F
     } else {
         Wal::create(&config.wal_dir, wal_options, Base { index: 0, term: 0, install })?
     };
-    let (entries, promise) = bootstrap_entries(&[bootstrap_change(config, member_id)]);
+    let (entries, promise) = match &config.start {
+        Start::New { others } => bootstrap_entries(&founders(config, others)?),
+        Start::Join { .. } => (Vec::new(), Promise::default()),
+    };
     if wal.last_index() > entries.len() as u64 {
         let (dir, wal_dir) = (config.dir.clone(), config.wal_dir.clone());
         return Err(BootError::StoreMissing { dir, wal_dir });
     }
-    if wal.last_index() == 0 {
+    if wal.last_index() == 0 && !entries.is_empty() {
         Log::append(&wal, &entries, Some(promise))?;
         wal.sync()?;
     }
@@ -178,29 +201,54 @@ fn make(config: &BootConfig, wal_options: WalOptions, has_log: bool) -> Result<F
     Ok(Files { db, wal, applied: (0, 0) })
 }
 
-/// The change with which a cluster of this one member begins.
-fn bootstrap_change(config: &BootConfig, member_id: MemberId) -> ConfChange {
-    let raft_attributes = RaftAttributes { peer_urls: config.peer_urls.clone(), is_learner: false };
-    let member = MemberRecord {
-        id: member_id.0,
-        raft_attributes: Some(raft_attributes),
-        // Name and client URLs are published once the member runs (CL-13).
-        member_attributes: None,
-    };
-    ConfChange {
-        kind: Kind::AddVoter,
-        member_id: member_id.0,
-        cluster_id: ClusterId::of_initial(&[member_id]).0,
-        member: Some(member),
+/// The changes with which a cluster begins: its members in the order of their ids (BO-4).
+fn founders(config: &BootConfig, others: &[Vec<String>]) -> Result<Vec<ConfChange>, BootError> {
+    let all = others.iter().chain([&config.peer_urls]);
+    let mut members: Vec<(MemberId, &Vec<String>)> =
+        all.map(|urls| (MemberId::at_bootstrap(urls, &config.cluster_token), urls)).collect();
+    members.sort_unstable();
+    let ids: Vec<MemberId> = members.iter().map(|(id, _)| *id).collect();
+    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(BootError::IdTwice(twice[0]));
     }
+    if ids[0].0 == 0 {
+        return Err(BootError::IdZero);
+    }
+    let cluster_id = ClusterId::of_initial(&ids);
+    let change = |(id, urls): (MemberId, &Vec<String>)| {
+        let raft_attributes = RaftAttributes { peer_urls: urls.clone(), is_learner: false };
+        // Name and client URLs are published once the member runs (CL-13): what they are is for each member
+        // to say, and the first entries are the same on all.
+        let member =
+            MemberRecord { id: id.0, raft_attributes: Some(raft_attributes), member_attributes: None };
+        ConfChange {
+            request_id: 0,
+            kind: Kind::AddVoter,
+            member_id: id.0,
+            cluster_id: cluster_id.0,
+            member: Some(member),
+            learners_max: 0,
+        }
+    };
+    Ok(members.into_iter().map(change).collect())
 }
 
 /// The cluster's id from the first entry, which is not applied yet.
 fn cluster_in_log(log: &dyn Log) -> Result<ClusterId, BootError> {
+    let missing = || BootError::FirstEntry("missing".to_owned());
+    if log.last_index() == 0 {
+        return Err(missing());
+    }
     let entries = log.entries(1, 2, usize::MAX)?;
-    let first = entries.first().ok_or_else(|| BootError::FirstEntry("missing".to_owned()))?;
+    let first = entries.first().ok_or_else(missing)?;
     let change = ConfChange::decode(&first.data).map_err(|e| BootError::FirstEntry(e.to_string()))?;
     Ok(ClusterId(change.cluster_id))
+}
+
+/// How long a request waits for its outcome: five seconds and two election timeouts (RT-5).
+pub fn request_timeout_ms(heartbeat_ms: u64, election_ms: u64) -> u64 {
+    let ticks = (election_ms / heartbeat_ms.max(1)).max(1);
+    5_000 + 2 * ticks * heartbeat_ms
 }
 
 /// One of several draws from the seed of a start.

@@ -192,6 +192,18 @@ impl Command {
     }
 }
 
+/// The header of `InternalRaftRequest`, and nothing else of it.
+#[derive(Clone, PartialEq, Message)]
+struct WithHeader {
+    #[prost(message, optional, tag = "100")]
+    header: Option<pb::RequestHeader>,
+}
+
+/// The id in the header of a request's bytes; `None` if they have none.
+pub fn request_id(bytes: &Bytes) -> Option<u64> {
+    WithHeader::decode(bytes.clone()).ok()?.header.map(|header| header.id).filter(|id| *id != 0)
+}
+
 fn write<M: Message>(tag: u32, message: &M, header: &pb::RequestHeader) -> Bytes {
     let len = |tag, len: usize| encoding::key_len(tag) + encoding::encoded_len_varint(len as u64) + len;
     let (message_len, header_len) = (message.encoded_len(), header.encoded_len());
@@ -263,8 +275,10 @@ mod tests {
             }
             let bytes = command.encode(5);
             assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
+            assert_eq!(request_id(&bytes), Some(5));
             assert_eq!(Command::decode(bytes).expect("it is one"), command);
         }
+        assert_eq!(request_id(&Bytes::from_static(b"\xff")), None);
     }
 
     #[test]

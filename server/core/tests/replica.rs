@@ -69,6 +69,7 @@ fn config(log: &MemLog, applied: u64, voters: Vec<u64>) -> ReplicaConfig {
         pre_vote: true,
         seed: 1,
         boot_nonce: 99,
+        patience_ms: 7_000,
         applied,
         voters,
         learners: Vec::new(),
@@ -88,7 +89,14 @@ impl Host {
     /// A new cluster of one, up to the moment when it leads.
     fn fresh() -> Host {
         let log = Arc::new(MemLog::default());
-        let change = ConfChange { kind: Kind::AddVoter, member_id: ID, cluster_id: 5, member: None };
+        let change = ConfChange {
+            request_id: 0,
+            kind: Kind::AddVoter,
+            member_id: ID,
+            cluster_id: 5,
+            member: None,
+            learners_max: 0,
+        };
         let (entries, promise) = bootstrap_entries(&[change]);
         log.append(&entries, Some(promise)).expect("memory");
         let mut host = Host::open(log, 0);
@@ -127,7 +135,13 @@ impl Host {
     }
 
     fn propose(&mut self, texts: &[&'static str]) {
-        let proposal = |t: &&'static str| Proposal { data: Bytes::from_static(t.as_bytes()), carried: *t };
+        let proposal = |t: &&'static str| Proposal {
+            id: 1,
+            kind: EntryKind::Normal,
+            leader_only: false,
+            data: Bytes::from_static(t.as_bytes()),
+            carried: *t,
+        };
         self.step(Input::Propose(texts.iter().map(proposal).collect()));
     }
 }

@@ -62,7 +62,7 @@ impl World {
     fn entry(&mut self, kind: EntryKind, data: Bytes, command: Option<Command>) -> Outcome<()> {
         self.index += 1;
         let entry = LogEntry { index: self.index, term: 1, kind, data };
-        let carried = command.map(|command| Carried { command, answer: () });
+        let carried = command.map(|command| Carried { command: Some(command), answer: () });
         let mut outcome = Outcome::default();
         let entries = vec![Committed { entry, carried }];
         self.state.apply(self.now_ms, entries, &mut outcome, |_, _| {}).expect("it applies");
@@ -133,6 +133,7 @@ impl World {
                     alarms.iter().map(|a| format!("{}:{}", a.member_id, a.alarm)).collect();
                 format!("rev {revision} alarms {alarms:?}")
             }
+            Applied::Members(members) => format!("{} members", members.len()),
             Applied::Done => "done".to_owned(),
         }
     }
@@ -524,7 +525,14 @@ fn members_come_with_the_first_entry_and_survive_a_restart() {
         membershippb::RaftAttributes { peer_urls: vec!["http://a".into()], is_learner: false };
     let record =
         membershippb::Member { id: 7, raft_attributes: Some(raft_attributes), member_attributes: None };
-    let change = ConfChange { kind: Kind::AddVoter, member_id: 7, cluster_id: 5, member: Some(record) };
+    let change = ConfChange {
+        request_id: 0,
+        kind: Kind::AddVoter,
+        member_id: 7,
+        cluster_id: 5,
+        member: Some(record),
+        learners_max: 0,
+    };
     let outcome = world.entry(EntryKind::ConfChangeV2, change.encode(), None);
     assert_eq!(outcome.conf, [(1, Some(change.clone()))]);
     let again = world.entry(EntryKind::ConfChangeV2, change.encode(), None);

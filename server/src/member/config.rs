@@ -7,9 +7,9 @@
 
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
-    boot::BootError,
+    boot::{BootError, request_timeout_ms},
     command::CommandKind,
-    replica::log::LogError,
+    replica::{Stopped, log::LogError},
     state::{Fatal, LeaseChanges},
     watch::HistoryError,
 };
@@ -76,10 +76,6 @@ impl MemberConfig {
         }
     }
 
-    pub(super) fn election_ticks(&self) -> usize {
-        (self.election_ms / self.heartbeat_ms.max(1)).max(1) as usize
-    }
-
     /// The quota in bytes; `None` if there is none (QU-1).
     pub(super) fn quota(&self) -> Option<u64> {
         match self.quota_bytes {
@@ -90,7 +86,7 @@ impl MemberConfig {
 
     /// How long a request may take (LIMIT-5).
     pub(super) fn request_timeout_ms(&self) -> u64 {
-        5_000 + 2 * self.election_ticks() as u64 * self.heartbeat_ms
+        request_timeout_ms(self.heartbeat_ms, self.election_ms)
     }
 
     /// From this size on a watch response is cut, if the client asked for it (WATCH-32).
@@ -163,6 +159,17 @@ impl From<LogError> for Failure {
         match error {
             LogError::Engine(error) => error.into(),
             other => Failure::other(other.to_string()),
+        }
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(why: Stopped) -> Failure {
+        match why {
+            Stopped::Log(error) => error.into(),
+            lost @ Stopped::EntriesLost { .. } => {
+                Failure { kind: FailureKind::Damaged, text: lost.to_string() }
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cairn_core::{
     Command, convert,
     door::{self, TxnPath},
-    replica::Proposal,
+    replica::{Proposal, log::EntryKind},
     state::{Applied, Carried},
 };
 use cairn_mvcc::{OpError, RangeDone, RangeEnd, RangeOp, RangeStream, Reader, TxnDone};
@@ -194,7 +194,8 @@ impl Member {
         if shared.stopping.load(Ordering::Acquire) {
             return Err(errors::STOPPED);
         }
-        let data = command.encode(shared.ids.draw());
+        let id = shared.ids.draw();
+        let data = command.encode(id);
         if data.len() > shared.config.max_request_bytes {
             return Err(errors::REQUEST_TOO_LARGE);
         }
@@ -203,15 +204,22 @@ impl Member {
         let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
         let units = shared.admission.enter(data.len(), gap).await?;
         let kind = RequestKind::Proposal(command.kind());
-        self.timed(kind, self.propose_admitted(command, data, units)).await
+        self.timed(kind, self.propose_admitted(id, command, data, units)).await
     }
 
-    async fn propose_admitted(&self, command: Command, data: Bytes, units: u32) -> Result<Applied, Refusal> {
+    async fn propose_admitted(
+        &self,
+        id: u64,
+        command: Command,
+        data: Bytes,
+        units: u32,
+    ) -> Result<Applied, Refusal> {
         let shared = &self.shared;
         let (to, answer) = oneshot::channel();
         let answer_to = Answer::Client { to, units, runtime: Handle::current() };
-        let carried = Carried { command, answer: answer_to };
-        let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(Proposal { data, carried })) else {
+        let carried = Carried { command: Some(command), answer: answer_to };
+        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried };
+        let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(proposal)) else {
             return Err(errors::STOPPED);
         };
         // Whatever else is ready on this thread proposes first: one wake-up and one sync serve it all.

@@ -30,7 +30,7 @@ pub use logwrite::HungWrite;
 pub use watch::WatchStream;
 
 use cairn_core::{
-    boot::{BootConfig, BootError, Booted, boot, draw},
+    boot::{BootConfig, BootError, Booted, Start, boot, draw},
     ids::RequestIds,
     watch::{Hub, HubOptions},
 };
@@ -71,6 +71,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
         wal_dir: dir.wal.clone(),
         peer_urls: config.peer_urls.clone(),
         cluster_token: config.cluster_token.clone(),
+        start: Start::New { others: Vec::new() },
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         pre_vote: config.pre_vote,

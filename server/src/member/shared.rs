@@ -18,7 +18,7 @@ use cairn_core::{
     ClusterId, Command, MemberId, Refusal,
     ids::RequestIds,
     lessor::Lessor,
-    replica::{Committed, Leadership, Proposal, conf::ConfChange},
+    replica::{Committed, Leadership, Proposal, conf::ConfChange, log::EntryKind},
     state::{Applied, Carried, ClusterView},
     watch::Hub,
 };
@@ -211,8 +211,12 @@ impl Shared {
 
     /// Sends a request of the member itself through the log.
     pub fn propose_own(&self, command: Command, answer: Answer) {
-        let data = command.encode(self.ids.draw());
-        let proposal = Proposal { data, carried: Carried { command, answer } };
+        let id = self.ids.draw();
+        let data = command.encode(id);
+        // What ends a lease is the leader's to say: a deposed one must not have it said by the next (R19).
+        let leader_only = matches!(command, Command::LeaseEnd { .. } | Command::LeaseCheckpoint(_));
+        let carried = Carried { command: Some(command), answer };
+        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only, data, carried };
         // A closed queue means that the member ends.
         self.replica.push(ReplicaMessage::Propose(proposal)).ok();
     }

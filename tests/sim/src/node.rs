@@ -10,7 +10,7 @@ use cairn_core::{
     Command, Refusal,
     boot::{BootConfig, BootError, Booted, boot},
     lessor::{CHECKPOINTS_PER_ENTRY, Lessor},
-    replica::{Committed, Effects, Input, Leadership, Proposal, Replica, conf::ConfChange},
+    replica::{Committed, Effects, Input, Leadership, Proposal, Replica, conf::ConfChange, log::EntryKind},
     state::{Applied, Carried, Outcome, State},
     watch::{Caught, HistoryError, Hub, HubOptions, Plan, ReaderHistory, Step},
 };
@@ -147,12 +147,10 @@ impl Node {
     }
 
     pub fn propose(&mut self, op: OpId, command: Command) {
-        let data = command.encode(op);
         if self.sabotage == Some(Sabotage::ProposedTwice) && op.is_multiple_of(50) {
-            let carried = Carried { command: command.clone(), answer: 0 };
-            self.proposals.push(Proposal { data: data.clone(), carried });
+            self.proposals.push(proposal(op, command.clone(), 0));
         }
-        self.proposals.push(Proposal { data, carried: Carried { command, answer: op } });
+        self.proposals.push(proposal(op, command, op));
     }
 
     /// Whether a linearizable read may be made at once: a sole voter that leads has applied all there is.
@@ -166,8 +164,8 @@ impl Node {
 
     fn propose_own(&mut self, command: Command) {
         self.own_ids += 1;
-        let data = command.encode(self.own_ids);
-        self.proposals.push(Proposal { data, carried: Carried { command, answer: 0 } });
+        let proposal = proposal(self.own_ids, command, 0);
+        self.proposals.push(Proposal { leader_only: true, ..proposal });
     }
 
     /// What the replica's thread does with one look at its queue.
@@ -370,6 +368,12 @@ impl Node {
     }
 }
 
+fn proposal(id: u64, command: Command, answer: OpId) -> Proposal<Kept> {
+    let data = command.encode(id);
+    let carried = Carried { command: Some(command), answer };
+    Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried }
+}
+
 /// Small budgets, so that plans end early and are made again.
 fn history(reader: &Reader) -> ReaderHistory {
     ReaderHistory { reader: reader.clone(), entries_max: 50, revisions_max: 20 }
@@ -391,7 +395,7 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
             O::Alarms { revision, alarms }
         }
         Ok(Applied::LeaseGrant { revision, id, ttl_s }) => O::Grant { revision, id, ttl: ttl_s },
-        Ok(Applied::Done) => O::Done,
+        Ok(Applied::Members(_) | Applied::Done) => O::Done,
     })
 }
 

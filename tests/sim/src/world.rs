@@ -26,7 +26,7 @@ use crate::{
 };
 use cairn_core::{
     Command, Refusal,
-    boot::BootConfig,
+    boot::{BootConfig, Start},
     state::Applied,
     watch::{Outbox, StreamId},
 };
@@ -312,6 +312,7 @@ impl World {
             wal_dir: PathBuf::from(WAL_DIR),
             peer_urls: vec!["http://localhost:2380".to_owned()],
             cluster_token: "sim".to_owned(),
+            start: Start::New { others: Vec::new() },
             heartbeat_ms: TICK_MS,
             election_ms: 10 * TICK_MS,
             pre_vote: true,

@@ -13,7 +13,7 @@ use raft::{
     Error, GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
 };
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
 
 /// One entry of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,6 +136,8 @@ pub(super) struct LogStorage {
     /// Why entries could not be read. raft-rs ends the process for such an error; it goes on when it gets
     /// fewer entries than it asked for, and the replica looks here after each step.
     failed: RefCell<Option<LogError>>,
+    /// Members for which the log does not reach back far enough.
+    behind: RefCell<BTreeSet<u64>>,
 }
 
 impl LogStorage {
@@ -147,7 +149,17 @@ impl LogStorage {
             ..Default::default()
         };
         let conf_state = ConfState { voters, learners, ..Default::default() };
-        LogStorage { log, initial: RaftState::new(hard_state, conf_state), failed: RefCell::new(None) }
+        LogStorage {
+            log,
+            initial: RaftState::new(hard_state, conf_state),
+            failed: RefCell::default(),
+            behind: RefCell::default(),
+        }
+    }
+
+    /// The members that Raft would have sent a snapshot since this was asked last.
+    pub fn take_behind(&self) -> BTreeSet<u64> {
+        self.behind.take()
     }
 
     /// The first failed read, if there was one.
@@ -197,8 +209,9 @@ impl Storage for LogStorage {
         Ok(self.log.last_index())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
         // Snapshots are pinned checkpoints, which travel on a stream of their own.
+        self.behind.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

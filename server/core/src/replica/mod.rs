@@ -4,33 +4,41 @@
 //! Owns      raft-rs's node, the proposals that are not committed yet, the reads that wait for an index.
 //! Holds     1. an entry is handed out as committed only after it is durable here (I1 of the engine);
 //!           2. a message leaves before our own sync only if the term that it carries is durable here;
-//!           3. a proposal is matched with its entry by index and term, never by index alone;
-//!           4. every read index is asked for with a context of its own, and what was asked under one
-//!              leader is not answered under the next.
+//!           3. raft-rs sees no message of a peer that could end the process;
+//!           4. nobody campaigns while its own log is being written;
+//!           5. a proposal reaches the log at most once, and a request that only a leader may make is never
+//!              handed on to another.
 //! Never     applies, reads a clock, draws from a random source that is not seeded, or waits for a disk.
 
 pub mod conf;
+mod io;
 pub mod log;
+pub mod peer;
+mod proposals;
+mod reads;
 
-use crate::{Refusal, boot::draw};
+use crate::boot::draw;
 use bytes::Bytes;
 use cairn_proto::errors;
-use conf::ConfChange;
-use log::{EntryKind, Log, LogEntry, LogError, LogStorage, Promise, from_raft};
+use conf::{ConfChange, Kind};
+pub use io::{Committed, Effects, Input, Leadership, Proposal, Stopped};
+use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
+use peer::{BYTES_PER_MESSAGE, HOPS_MAX, Known, MessageKind, PeerEntry, PeerMessage, Verdict, judge};
+use proposals::Proposals;
 use raft::{
     Config, RawNode, StateRole,
-    eraftpb::{Entry, EntryType, Message, MessageType},
+    eraftpb::{self, EntryType, Message, MessageType},
 };
-use std::{collections::VecDeque, sync::Arc};
+use reads::Reads;
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    sync::Arc,
+};
 
-/// Bytes of entries in one append message, and so in one batch of proposals that raft-rs cuts (RT-1).
-const BYTES_PER_MESSAGE: u64 = 1 << 20;
 /// Appends in flight to one follower (RT-1).
 const MESSAGES_IN_FLIGHT: usize = 512;
 /// Bytes of committed entries handed out at once.
 const COMMITTED_BYTES_MAX: u64 = 4 << 20;
-/// A read index that got no answer is asked for again after this: raft-rs drops some silently (RT-3).
-const READ_RETRY_MS: u64 = 500;
 
 /// What a replica starts from.
 #[derive(Clone, Debug)]
@@ -43,6 +51,8 @@ pub struct ReplicaConfig {
     pub seed: u64,
     /// Tells the read contexts of this boot from those of an earlier one.
     pub boot_nonce: u64,
+    /// How long a proposal or a read waits for a leader's answer (RT-5).
+    pub patience_ms: u64,
     /// What the state has applied, and the voters and learners as of then.
     pub applied: u64,
     pub voters: Vec<u64>,
@@ -62,101 +72,13 @@ pub enum StartRefused {
     Raft(String),
 }
 
-/// Something that the member is asked to do through the log. `W` is what the host keeps with it.
-pub struct Proposal<W> {
-    pub data: Bytes,
-    pub carried: W,
-}
-
-/// What happened.
-pub enum Input<W, R> {
-    Tick,
-    Propose(Vec<Proposal<W>>),
-    /// Reads that want everything that was committed before now.
-    Read(Vec<R>),
-    /// The log is durable up to this batch.
-    Durable {
-        batch: u64,
-    },
-    /// The state has applied up to here.
-    Applied {
-        index: u64,
-    },
-    /// The state has applied a change of the membership, or refused it.
-    ConfApplied {
-        index: u64,
-        change: Option<ConfChange>,
-    },
-    /// From a peer; validated by the host.
-    Received(Box<Message>),
-}
-
-/// An entry to apply.
-#[derive(Debug)]
-pub struct Committed<W> {
-    pub entry: LogEntry,
-    /// What its proposer kept, if that was this member.
-    pub carried: Option<W>,
-}
-
-/// Who leads, as this member sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Leadership {
-    pub term: u64,
-    /// 0 if none is known.
-    pub leader: u64,
-    pub leads: bool,
-    /// This member is the only voter, so what it has applied is all there is.
-    pub alone: bool,
-}
-
-/// What is to be done, in this order: sync, send, apply, answer.
-pub struct Effects<W, R> {
-    /// Something was appended: the log is to be synced.
-    pub sync: bool,
-    pub messages: Vec<Message>,
-    pub committed: Vec<Committed<W>>,
-    /// These reads may be answered once this index is applied.
-    pub reads: Vec<(u64, Vec<R>)>,
-    pub refused: Vec<(W, Refusal)>,
-    pub refused_reads: Vec<(R, Refusal)>,
-    /// Rounds of reads that got no answer in time, and were asked again.
-    pub slow_reads: u64,
-    /// It changed.
-    pub leadership: Option<Leadership>,
-    /// The log takes no more: the member is to stop for this reason, and to step the replica no more.
-    pub failed: Option<LogError>,
-}
-
-impl<W, R> Default for Effects<W, R> {
-    fn default() -> Self {
-        Effects {
-            sync: false,
-            messages: Vec::new(),
-            committed: Vec::new(),
-            reads: Vec::new(),
-            refused: Vec::new(),
-            refused_reads: Vec::new(),
-            slow_reads: 0,
-            leadership: None,
-            failed: None,
-        }
-    }
-}
-
 /// A Ready whose records are not durable yet.
 struct InSync {
     ready: u64,
     batch: u64,
     term: u64,
     /// Sent once it is durable.
-    held: Vec<Message>,
-}
-
-struct ReadRound<R> {
-    context: u64,
-    asked_ms: u64,
-    waiting: Vec<R>,
+    held: Vec<PeerMessage>,
 }
 
 /// See the module.
@@ -168,19 +90,22 @@ pub struct Replica<W, R> {
     drawn_for: Option<(u64, StateRole)>,
     election_ticks: usize,
     timeout: usize,
-    boot_nonce: u64,
-    /// Entries that this member proposed and that are not committed yet, by index.
-    proposed: VecDeque<(u64, u64, W)>,
-    /// Proposals that wait for a leader (LIMIT-7).
-    leaderless: Vec<Proposal<W>>,
+    patience_ms: u64,
+    proposals: Proposals<W>,
     in_sync: VecDeque<InSync>,
     durable_term: u64,
-    reads: VecDeque<ReadRound<R>>,
-    read_contexts: u64,
+    reads: Reads<R>,
     leadership: Leadership,
     applied: u64,
     /// A sole voter campaigns as soon as this is applied.
     campaign_at: Option<u64>,
+    /// The leader may not know how far our log goes, as after a snapshot: it is told with each heartbeat until
+    /// it sends entries.
+    announcing: bool,
+    /// Peers to which a snapshot is on its way; those that have it, with the ticks in which they have to say so.
+    sending: BTreeMap<u64, Option<usize>>,
+    /// A snapshot is being installed: this replica is at its end.
+    installing: bool,
 }
 
 impl<W, R> Replica<W, R> {
@@ -204,7 +129,7 @@ impl<W, R> Replica<W, R> {
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: config.applied,
-            max_size_per_msg: BYTES_PER_MESSAGE,
+            max_size_per_msg: BYTES_PER_MESSAGE as u64,
             max_inflight_msgs: MESSAGES_IN_FLIGHT,
             check_quorum: true,
             pre_vote: config.pre_vote,
@@ -222,16 +147,17 @@ impl<W, R> Replica<W, R> {
             drawn_for: None,
             election_ticks: config.election_ticks,
             timeout: config.election_ticks,
-            boot_nonce: config.boot_nonce,
-            proposed: VecDeque::new(),
-            leaderless: Vec::new(),
+            patience_ms: config.patience_ms,
+            proposals: Proposals::default(),
             in_sync: VecDeque::new(),
             durable_term: promise.term,
-            reads: VecDeque::new(),
-            read_contexts: 0,
+            reads: Reads::new(config.boot_nonce),
             leadership: Leadership { term: promise.term, ..Leadership::default() },
             applied: config.applied,
             campaign_at: Some(promise.commit),
+            announcing: true,
+            sending: BTreeMap::new(),
+            installing: false,
         };
         replica.keep_timeout();
         Ok(replica)
@@ -246,68 +172,125 @@ impl<W, R> Replica<W, R> {
         self.node.raft.raft_log.committed
     }
 
+    /// The last entry that the state is known to have applied: entries after it are still read from the log.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
     /// Proposals that are neither committed nor refused.
     pub fn proposals(&self) -> usize {
-        self.proposed.len() + self.leaderless.len()
+        self.proposals.len()
+    }
+
+    /// Voters and learners with the last entry that each is known to have, on the leader.
+    pub fn progress(&self) -> impl Iterator<Item = (u64, u64)> {
+        let leads = self.node.raft.state == StateRole::Leader;
+        self.node.raft.prs().iter().filter(move |_| leads).map(|(id, progress)| (*id, progress.matched))
     }
 
     /// Gives up what waits: the member stops.
     pub fn drain(&mut self, effects: &mut Effects<W, R>) {
-        let waiting = self.leaderless.drain(..).map(|p| p.carried);
-        let waiting = waiting.chain(self.proposed.drain(..).map(|(_, _, carried)| carried));
+        let waiting = self.proposals.drain().into_iter();
         effects.refused.extend(waiting.map(|carried| (carried, errors::STOPPED)));
-        self.refuse_reads(errors::STOPPED, effects);
+        let reads = self.reads.drain().into_iter();
+        effects.refused_reads.extend(reads.map(|read| (read, errors::STOPPED)));
     }
 
     /// Advances by one input; the caller performs the effects.
     pub fn step(&mut self, now_ms: u64, input: Input<W, R>, effects: &mut Effects<W, R>) {
+        if self.installing {
+            return;
+        }
         match input {
             Input::Tick => self.on_tick(now_ms, effects),
-            Input::Propose(proposals) => self.on_propose(proposals, effects),
+            Input::Propose(proposals) => self.on_propose(now_ms, proposals, effects),
             Input::Read(reads) => self.on_read(now_ms, reads),
             Input::Durable { batch } => self.on_durable(batch, effects),
             Input::Applied { index } => self.on_applied(index),
-            Input::ConfApplied { index, change } => self.on_conf_applied(index, change),
-            Input::Received(message) => self.on_message(*message),
+            Input::ConfApplied { index, change } => self.on_conf_applied(index, change, effects),
+            Input::Received(message) => self.on_message(*message, effects),
+            Input::Unreachable { peer } => self.node.report_unreachable(peer),
+            Input::SnapshotEnded { peer, installed } => self.on_snapshot_ended(peer, installed),
+            Input::SnapshotReceived { index, term } => self.on_snapshot(index, term, effects),
+            Input::Transfer { to } => self.on_transfer(to),
+            Input::LogHangs => self.on_log_hangs(effects),
         }
         self.keep_timeout();
         self.campaign_if_alone();
+        self.propose_change(effects);
         self.handle_readies(effects);
+        self.note_behind(effects);
         self.note_leadership(now_ms, effects);
+    }
+
+    /// Whether everything that Raft has is durable here.
+    fn is_persisted(&self) -> bool {
+        self.node.raft.raft_log.persisted >= self.node.raft.raft_log.last_index()
+    }
+
+    fn leads(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
     }
 
     fn on_tick(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
         // raft-rs asserts that who becomes leader has persisted its log; so nobody's time to campaign runs
         // while its own log is being written.
-        let unpersisted = self.node.raft.raft_log.persisted < self.node.raft.raft_log.last_index();
-        if self.node.raft.state == StateRole::Leader || !unpersisted {
+        if self.leads() || self.is_persisted() {
             self.node.tick();
         }
-        let stale = |round: &ReadRound<R>| now_ms >= round.asked_ms + READ_RETRY_MS;
-        let slow = self.reads.iter().filter(|round| stale(round)).count();
-        if slow > 0 {
-            effects.slow_reads += slow as u64;
-            let waiting = self.reads.drain(..).flat_map(|round| round.waiting).collect();
-            self.on_read(now_ms, waiting);
+        let mut late = Vec::new();
+        effects.slow_reads += self.reads.tick(now_ms, self.patience_ms, &mut late);
+        effects.refused_reads.extend(late.into_iter().map(|read| (read, errors::TIMEOUT)));
+        self.proposals.expire(now_ms, self.patience_ms, &mut effects.refused);
+        let (first, progress) = (self.log.first_index(), self.node.raft.prs());
+        self.sending.retain(|peer, ticks| {
+            let caught_up = progress.get(*peer).is_none_or(|progress| progress.matched + 1 >= first);
+            match ticks {
+                None => true,
+                Some(_) if caught_up => false,
+                Some(ticks) => {
+                    *ticks -= 1;
+                    *ticks > 0
+                }
+            }
+        });
+        self.ask(now_ms);
+    }
+
+    /// Everything that waits becomes one message to Raft: one append, one sync; or goes to the leader.
+    fn on_propose(&mut self, now_ms: u64, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
+        if self.leads() {
+            self.propose_here(proposals, effects);
+            return;
+        }
+        let refuse = |p: &Proposal<W>| p.leader_only;
+        let (alone, others): (Vec<_>, Vec<_>) = proposals.into_iter().partition(refuse);
+        effects.refused.extend(alone.into_iter().map(|p| (p.carried, errors::NOT_LEADER)));
+        match self.node.raft.leader_id {
+            0 => self.proposals.wait_for_leader(now_ms, others),
+            leader => self.forward(now_ms, leader, others, effects),
         }
     }
 
-    /// Everything that waits becomes one message to Raft: one append, one sync.
-    fn on_propose(&mut self, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
-        if self.node.raft.state != StateRole::Leader {
-            self.leaderless.extend(proposals);
-            return;
-        }
+    fn propose_here(&mut self, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
         let (mut entries, mut carried) =
             (Vec::with_capacity(proposals.len()), Vec::with_capacity(proposals.len()));
         for proposal in proposals {
-            entries.push(Entry {
+            if proposal.kind != EntryKind::Normal {
+                self.proposals.queue_change(proposal.data, Some((proposal.id, proposal.carried)));
+                continue;
+            }
+            entries.push(eraftpb::Entry {
                 entry_type: EntryType::EntryNormal,
                 data: proposal.data,
                 ..Default::default()
             });
             carried.push(proposal.carried);
         }
+        self.append(entries, carried, effects);
+    }
+
+    fn append(&mut self, entries: Vec<eraftpb::Entry>, carried: Vec<W>, effects: &mut Effects<W, R>) {
         if entries.is_empty() {
             return;
         }
@@ -316,26 +299,92 @@ impl<W, R> Replica<W, R> {
         let mut message = Message { from: self.node.raft.id, entries: entries.into(), ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
         match self.node.raft.step(message) {
-            Ok(()) => {
-                let indexes = first..;
-                self.proposed.extend(indexes.zip(carried).map(|(index, carried)| (index, term, carried)));
-            }
+            Ok(()) => self.proposals.appended(first, term, carried, &mut effects.refused),
             Err(_) => effects.refused.extend(carried.into_iter().map(|c| (c, errors::PROPOSAL_DROPPED))),
         }
     }
 
-    /// One round serves all reads that wait at this moment.
-    fn on_read(&mut self, now_ms: u64, waiting: Vec<R>) {
-        if waiting.is_empty() {
+    /// As etcd does: a proposal goes to the leader, once, and is answered here when it is applied here.
+    fn forward(
+        &mut self,
+        now_ms: u64,
+        leader: u64,
+        proposals: Vec<Proposal<W>>,
+        effects: &mut Effects<W, R>,
+    ) {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for Proposal { id, kind, data, carried, .. } in proposals {
+            if bytes + data.len() > BYTES_PER_MESSAGE && !entries.is_empty() {
+                self.hand_on(leader, std::mem::take(&mut entries), 0, effects);
+                bytes = 0;
+            }
+            bytes += data.len();
+            entries.push(PeerEntry { kind: kind as i32, data: data.clone(), ..Default::default() });
+            self.proposals.forward(now_ms, id, data, carried);
+        }
+        if !entries.is_empty() {
+            self.hand_on(leader, entries, 0, effects);
+        }
+    }
+
+    fn hand_on(&self, leader: u64, entries: Vec<PeerEntry>, hops: usize, effects: &mut Effects<W, R>) {
+        effects.messages.push(PeerMessage {
+            kind: MessageKind::Propose as i32,
+            to: leader,
+            from: self.node.raft.id,
+            entries,
+            context: Bytes::from(vec![1; hops]),
+            ..Default::default()
+        });
+    }
+
+    /// A proposal that came to another member.
+    fn on_proposal_of_a_peer(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
+        let PeerMessage { from, entries, context, .. } = message;
+        if !self.leads() {
+            let leader = self.node.raft.leader_id;
+            let hops = context.len() + 1;
+            if leader != 0 && leader != from && hops <= HOPS_MAX {
+                self.hand_on(leader, entries, hops, effects);
+            }
             return;
         }
-        self.read_contexts += 1;
-        let context = self.read_contexts;
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&self.boot_nonce.to_be_bytes());
-        bytes.extend_from_slice(&context.to_be_bytes());
-        self.node.read_index(bytes);
-        self.reads.push_back(ReadRound { context, asked_ms: now_ms, waiting });
+        let mut normal = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let LogEntry { kind, data, .. } = entry.into_log();
+            match kind {
+                EntryKind::Normal => normal.push(eraftpb::Entry { data, ..Default::default() }),
+                _ => self.proposals.queue_change(data, None),
+            }
+        }
+        self.append(normal, Vec::new(), effects);
+    }
+
+    /// The next change of the membership goes into the log once the one before is applied (CL-11).
+    fn propose_change(&mut self, effects: &mut Effects<W, R>) {
+        if !self.proposals.has_changes() || !self.leads() {
+            return;
+        }
+        let raft = &self.node.raft;
+        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
+            return;
+        }
+        let (data, carried) = self.proposals.next_change().expect("there is one");
+        let entry = eraftpb::Entry { entry_type: EntryType::EntryConfChangeV2, data, ..Default::default() };
+        self.append(vec![entry], Vec::from_iter(carried), effects);
+    }
+
+    /// One round serves all reads that wait at this moment.
+    fn on_read(&mut self, now_ms: u64, reads: Vec<R>) {
+        self.reads.push(now_ms, reads);
+        self.ask(now_ms);
+    }
+
+    fn ask(&mut self, now_ms: u64) {
+        if let Some(context) = self.reads.begin(now_ms) {
+            self.node.read_index(context);
+        }
     }
 
     fn on_durable(&mut self, batch: u64, effects: &mut Effects<W, R>) {
@@ -361,25 +410,132 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    fn on_conf_applied(&mut self, index: u64, change: Option<ConfChange>) {
+    fn on_conf_applied(&mut self, index: u64, change: Option<ConfChange>, effects: &mut Effects<W, R>) {
         if let Some(change) = change {
-            // The state checked it against the members that it knows, so it fits.
-            self.node
-                .apply_conf_change(&change.to_raft())
-                .expect("the state checked this change of the membership");
+            if let Some(for_raft) = change.to_raft() {
+                // The state checked it against the members that it knows, so it fits.
+                self.node
+                    .apply_conf_change(&for_raft)
+                    .expect("the state checked this change of the membership");
+            }
+            if change.kind == Kind::Remove {
+                self.sending.remove(&change.member_id);
+                effects.removed |= change.member_id == self.node.raft.id;
+            }
         }
         self.on_applied(index);
     }
 
-    fn on_message(&mut self, message: Message) {
+    fn on_message(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
+        let raft = &self.node.raft;
+        let known = Known {
+            id: raft.id,
+            term: raft.term,
+            leader: raft.leader_id,
+            leads: self.leads(),
+            last: raft.raft_log.last_index(),
+            persisted: raft.raft_log.persisted,
+        };
+        let (from, term) = (message.from, message.term);
+        let kind = match judge(&message, &known) {
+            Verdict::Step(kind) => kind,
+            Verdict::Drop => return,
+            Verdict::Refuse(why) => {
+                effects.misbehaved.push((from, why));
+                return;
+            }
+            Verdict::Lost { commit } => {
+                effects.failed = Some(Stopped::EntriesLost { commit, last: known.last });
+                return;
+            }
+        };
+        if kind == MessageKind::Propose {
+            self.on_proposal_of_a_peer(message, effects);
+            return;
+        }
         // An error means a message that is of no use any more: Raft sends another.
-        self.node.step(message).ok();
+        self.node.step(message.into_raft(kind)).ok();
+        let followed = term == self.node.raft.term && from == self.node.raft.leader_id;
+        match kind {
+            MessageKind::Append if followed => self.announcing = false,
+            MessageKind::Heartbeat if followed && self.announcing => self.announce(from, effects),
+            _ => {}
+        }
+    }
+
+    /// Tells the leader how far our log surely agrees with its own. One that holds us for further behind than
+    /// its own log reaches would never send anything.
+    fn announce(&self, leader: u64, effects: &mut Effects<W, R>) {
+        let raft = &self.node.raft;
+        if raft.term > self.durable_term {
+            return;
+        }
+        effects.messages.push(PeerMessage {
+            kind: MessageKind::AppendResponse as i32,
+            to: leader,
+            from: raft.id,
+            term: raft.term,
+            index: raft.raft_log.committed.min(raft.raft_log.persisted),
+            commit: raft.raft_log.committed,
+            ..Default::default()
+        });
+    }
+
+    /// Whether the snapshot that is here is to be installed: not if the log reaches as far by itself.
+    fn on_snapshot(&mut self, index: u64, term: u64, effects: &mut Effects<W, R>) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader || index <= raft.raft_log.committed {
+            return;
+        }
+        if raft.raft_log.match_term(index, term) {
+            // A snapshot is of what is committed.
+            raft.raft_log.maybe_commit(index, term);
+            self.announcing = true;
+            return;
+        }
+        self.installing = true;
+        effects.install = true;
+    }
+
+    /// A peer that has its snapshot says so by itself, with its next answer; until then none is sent again.
+    fn on_snapshot_ended(&mut self, peer: u64, installed: bool) {
+        if installed {
+            self.sending.insert(peer, Some(2 * self.election_ticks));
+        } else {
+            self.sending.remove(&peer);
+        }
+    }
+
+    fn on_transfer(&mut self, to: u64) {
+        if self.leads() {
+            self.node.transfer_leader(to);
+        }
+    }
+
+    /// A leader whose disk hangs is of no use: it can commit nothing by itself, and hears of no one who could.
+    fn on_log_hangs(&mut self, effects: &mut Effects<W, R>) {
+        if !self.leads() || self.alone() {
+            return;
+        }
+        let raft = &mut self.node.raft;
+        let (id, conf) = (raft.id, raft.prs().conf().to_conf_state());
+        let others = raft.prs().iter().filter(|(peer, _)| **peer != id && conf.voters.contains(peer));
+        if let Some((&best, _)) = others.max_by_key(|(peer, progress)| (progress.matched, **peer)) {
+            raft.send_timeout_now(best);
+        }
+        // The messages of a leader do not wait for its own disk; those of a follower would.
+        self.handle_readies(effects);
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, 0);
     }
 
     fn campaign_if_alone(&mut self) {
-        let due = self.campaign_at.is_some_and(|at| at <= self.applied);
-        let alone = self.alone();
-        if due && alone && self.node.raft.promotable() {
+        if self.campaign_at.is_none_or(|at| at > self.applied) {
+            return;
+        }
+        if !self.alone() {
+            self.campaign_at = None;
+        } else if self.node.raft.promotable() && self.is_persisted() {
             self.campaign_at = None;
             self.node.campaign().expect("Raft takes its own message");
         }
@@ -395,11 +551,13 @@ impl<W, R> Replica<W, R> {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             if let Some(error) = self.node.raft.store().take_failure() {
-                effects.failed = Some(error);
+                effects.failed = Some(error.into());
                 return;
             }
             for state in ready.take_read_states() {
-                self.on_read_state(state.index, &state.request_ctx, effects);
+                if let Some(reads) = self.reads.answered(&state.request_ctx) {
+                    effects.reads.push((state.index, reads));
+                }
             }
             let committed = ready.take_committed_entries();
             self.hand_out(committed, effects);
@@ -413,8 +571,9 @@ impl<W, R> Replica<W, R> {
     /// False if the log takes no more.
     fn persist(&mut self, mut ready: raft::Ready, effects: &mut Effects<W, R>) -> bool {
         let entries: Vec<LogEntry> = ready.take_entries().into_iter().map(from_raft).collect();
-        let mut at_once = ready.take_messages();
-        let mut held = ready.take_persisted_messages();
+        let of_peers = |messages: Vec<Message>| messages.into_iter().map(PeerMessage::from_raft);
+        let mut at_once: Vec<_> = of_peers(ready.take_messages()).collect();
+        let mut held: Vec<_> = of_peers(ready.take_persisted_messages()).collect();
         let term = self.node.raft.term;
         if term > self.durable_term {
             held.append(&mut at_once);
@@ -428,7 +587,7 @@ impl<W, R> Replica<W, R> {
             let batch = match self.log.append(&entries, Some(promise)) {
                 Ok(batch) => batch,
                 Err(error) => {
-                    effects.failed = Some(error);
+                    effects.failed = Some(error.into());
                     return false;
                 }
             };
@@ -447,43 +606,22 @@ impl<W, R> Replica<W, R> {
         true
     }
 
-    fn hand_out(&mut self, committed: Vec<Entry>, effects: &mut Effects<W, R>) {
+    fn hand_out(&mut self, committed: Vec<eraftpb::Entry>, effects: &mut Effects<W, R>) {
         effects.committed.reserve(committed.len());
         for entry in committed {
             let entry = from_raft(entry);
-            let mut carried = None;
-            while let Some((index, term, _)) = self.proposed.front() {
-                if *index > entry.index {
-                    break;
-                }
-                let ours = (*index, *term) == (entry.index, entry.term);
-                let (_, _, waiting) = self.proposed.pop_front().expect("it is the front");
-                if ours {
-                    carried = Some(waiting);
-                } else {
-                    // Another leader's entry took this place, so ours can never be committed.
-                    effects.refused.push((waiting, errors::LEADER_CHANGED));
-                }
-            }
+            let carried = self.proposals.committed(&entry, &mut effects.refused);
             effects.committed.push(Committed { entry, carried });
         }
     }
 
-    fn on_read_state(&mut self, index: u64, context: &[u8], effects: &mut Effects<W, R>) {
-        let (nonce, counter) = context.split_at(context.len().min(8));
-        if nonce != self.boot_nonce.to_be_bytes() {
-            return;
+    fn note_behind(&mut self, effects: &mut Effects<W, R>) {
+        for peer in self.node.raft.store().take_behind() {
+            if let Entry::Vacant(vacant) = self.sending.entry(peer) {
+                vacant.insert(None);
+                effects.snapshots.push(peer);
+            }
         }
-        let counter = counter.try_into().map(u64::from_be_bytes).ok();
-        if let Some(at) = self.reads.iter().position(|round| Some(round.context) == counter) {
-            let round = self.reads.remove(at).expect("just found");
-            effects.reads.push((index, round.waiting));
-        }
-    }
-
-    fn refuse_reads(&mut self, refusal: Refusal, effects: &mut Effects<W, R>) {
-        let waiting = self.reads.drain(..).flat_map(|round| round.waiting);
-        effects.refused_reads.extend(waiting.map(|read| (read, refusal)));
     }
 
     fn note_leadership(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
@@ -496,11 +634,18 @@ impl<W, R> Replica<W, R> {
         let before = std::mem::replace(&mut self.leadership, now);
         effects.leadership = Some(now);
         if before.leader != 0 && (before.leader, before.term) != (now.leader, now.term) {
-            self.refuse_reads(errors::LEADER_CHANGED, effects);
+            let asked = self.reads.abort();
+            effects.refused_reads.extend(asked.map(|read| (read, errors::LEADER_CHANGED)));
         }
-        if leads && !before.leads {
-            let waiting = std::mem::take(&mut self.leaderless);
-            self.step(now_ms, Input::Propose(waiting), effects);
+        let mut again = if before.leads && !leads { self.proposals.deposed(now_ms) } else { Vec::new() };
+        if leads {
+            self.proposals.elected();
+        }
+        if now.leader != 0 {
+            again.append(&mut self.proposals.take_leaderless());
+        }
+        if !again.is_empty() {
+            self.step(now_ms, Input::Propose(again), effects);
         }
     }
 

@@ -34,7 +34,8 @@ use std::sync::{Arc, Mutex};
 
 /// What a proposer keeps of a request until it is applied: the decoded form, and where the answer goes.
 pub struct Carried<A> {
-    pub command: Command,
+    /// `None` of a change of the membership: its entry is read on every member alike.
+    pub command: Option<Command>,
     pub answer: A,
 }
 
@@ -88,6 +89,8 @@ pub enum Applied {
         revision: i64,
         alarms: Vec<pb::AlarmMember>,
     },
+    /// The members after a change of the membership, by id.
+    Members(Vec<membershippb::Member>),
     /// Requests of members, not of clients.
     Done,
 }
@@ -247,7 +250,8 @@ impl State {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => {
                     let (command, answer) = match carried {
-                        Some(Carried { command, answer }) => (command, Some(answer)),
+                        Some(Carried { command: Some(command), answer }) => (command, Some(answer)),
+                        Some(Carried { command: None, answer }) => (decode_command(&entry)?, Some(answer)),
                         None => (decode_command(&entry)?, None),
                     };
                     let kind = command.kind();
@@ -257,7 +261,12 @@ impl State {
                 }
                 EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
                     let change = applying.conf_change(&entry)?;
-                    outcome.conf.push((entry.index, change));
+                    if let Some(Carried { answer, .. }) = carried {
+                        let members = || applying.cluster.members.iter().cloned().collect();
+                        let result = change.as_ref().map(|_| Applied::Members(members()));
+                        outcome.answers.push((answer, result.map_err(|refusal| *refusal)));
+                    }
+                    outcome.conf.push((entry.index, change.ok()));
                 }
             }
         }
@@ -469,12 +478,12 @@ impl Applying<'_, '_> {
         Ok(Applied::Done)
     }
 
-    /// Applies a change of the membership to the records; `None` if it was refused.
-    fn conf_change(&mut self, entry: &LogEntry) -> Result<Option<ConfChange>, Fatal> {
+    /// Applies a change of the membership to the records, or refuses it.
+    fn conf_change(&mut self, entry: &LogEntry) -> Result<Result<ConfChange, Refusal>, Fatal> {
         let change = ConfChange::decode(&entry.data)
             .map_err(|why| Fatal::Entry { index: entry.index, why: why.to_string() })?;
-        if self.cluster.members.check(&change).is_err() {
-            return Ok(None);
+        if let Err(refusal) = self.cluster.members.check(&change) {
+            return Ok(Err(refusal));
         }
         if change.cluster_id != 0 && self.cluster.cluster_id.is_none() {
             self.cluster.cluster_id = Some(ClusterId(change.cluster_id));
@@ -485,6 +494,6 @@ impl Applying<'_, '_> {
         let value = record.map_or(Bytes::from_static(REMOVED), Bytes::from);
         self.batch.small_put(SmallTree::Member, &change.member_id.to_be_bytes(), value)?;
         self.outcome_flags.cluster_changed = true;
-        Ok(Some(change))
+        Ok(Ok(change))
     }
 }
