@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The deterministic simulator of the server core: one member, its disk and its clients on one thread.
+//! The deterministic simulator of the server core: members, their disks, network and clients on one thread.
 //!
-//! Owns      the order of everything: which thread of the member goes next, what clients ask, when the disk
-//!           fails and the power goes, all drawn from one seed.
+//! Owns      the order of everything: which thread of which member goes next, what clients ask, when messages
+//!           arrive, when a disk fails and the power goes, all drawn from one seed.
 //! Holds     the same seed gives the same run, byte for byte; see [`world::World`] for what is checked.
 //! Never     starts a thread, reads a clock, or looks into a machine that it drives.
 
 pub mod model;
+pub mod net;
 pub mod node;
 pub mod stats;
 pub mod swarm;
@@ -21,8 +22,8 @@ use world::{Violation, World};
 ///
 /// # Errors
 /// The first broken rule.
-pub fn run(seed: u64, trace: bool) -> Result<(Stats, u64), Violation> {
-    let mut world = World::new(seed, trace);
+pub fn run(seed: u64, members: usize, trace: bool) -> Result<(Stats, u64), Violation> {
+    let mut world = World::new(seed, members, trace);
     let digest = world.run()?;
     Ok((world.stats, digest))
 }
@@ -31,12 +32,13 @@ pub fn run(seed: u64, trace: bool) -> Result<(Stats, u64), Violation> {
 ///
 /// # Errors
 /// The first broken rule, or a seed whose two runs differ.
-pub fn run_seeds(first: u64, count: u64) -> Result<Stats, Violation> {
+pub fn run_seeds(first: u64, count: u64, members: usize) -> Result<Stats, Violation> {
     let mut all = Stats::default();
     for seed in first..first + count {
-        let (stats, digest) = run(seed, false)?;
-        if seed.is_multiple_of(100) && run(seed, false)?.1 != digest {
-            return Err(Violation { seed, step: 0, what: "two runs of one seed differ".to_owned() });
+        let (stats, digest) = run(seed, members, false)?;
+        if seed.is_multiple_of(100) && run(seed, members, false)?.1 != digest {
+            let what = "two runs of one seed differ".to_owned();
+            return Err(Violation { seed, members, step: 0, what });
         }
         all.add(&stats);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One member on one thread: the daemon's threads, each as a call that the seed orders.
+//! One member: the daemon's threads, each as a call that the seed orders.
 //!
 //! Owns      the machines, and the queues between them.
 //! Holds     what the daemon's threads promise: published, then applied, then the watchers, then the answers.
@@ -10,7 +10,10 @@ use cairn_core::{
     Command, Refusal,
     boot::{BootConfig, BootError, Booted, boot},
     lessor::{CHECKPOINTS_PER_ENTRY, Lessor},
-    replica::{Committed, Effects, Input, Leadership, Proposal, Replica, conf::ConfChange, log::EntryKind},
+    replica::{
+        Committed, Effects, Input, Leadership, Proposal, Replica, Stopped, conf::ConfChange, log::EntryKind,
+        peer::PeerMessage,
+    },
     state::{Applied, Carried, Outcome, State},
     watch::{Caught, HistoryError, Hub, HubOptions, Plan, ReaderHistory, Step},
 };
@@ -59,15 +62,24 @@ pub struct Node {
     pub lessor: Arc<Mutex<Lessor>>,
     pub reader: Reader,
     pub hub: Hub,
+    pub id: u64,
     replica: Replica<Kept, OpId>,
     effects: Effects<Kept, OpId>,
     proposals: Vec<Proposal<Kept>>,
     reads: Vec<OpId>,
     durable: Option<u64>,
     conf: Vec<(u64, Option<ConfChange>)>,
+    /// What came from peers, and what else the replica is to be told.
+    inputs: Vec<Input<Kept, OpId>>,
+    /// What goes to peers.
+    pub outbox: Vec<PeerMessage>,
+    /// Peers that need a snapshot.
+    pub behind: Vec<u64>,
+    /// What should never be: messages that were refused, entries that a disk lost.
+    pub accused: Vec<String>,
     committed: VecDeque<Committed<Kept>>,
     waiting: BTreeMap<u64, Vec<OpId>>,
-    leadership: Leadership,
+    pub leadership: Leadership,
     pub leads: bool,
     applied: u64,
     catchup: CatchUp,
@@ -94,6 +106,8 @@ pub enum Sabotage {
     ClockAhead,
     /// What a client proposes is proposed twice.
     ProposedTwice,
+    /// A leader answers reads without asking whether it still leads.
+    ReadByLeader,
 }
 
 impl Sabotage {
@@ -105,6 +119,15 @@ impl Sabotage {
         ("host-clock-ahead", Sabotage::ClockAhead),
         ("host-proposed-twice", Sabotage::ProposedTwice),
     ];
+
+    /// Those that are mistakes of a host among others, by name.
+    pub const OF_CLUSTERS: [(&str, Sabotage); 5] = [
+        ("cluster-durable-before-sync", Sabotage::DurableBeforeSync),
+        ("cluster-read-without-asking", Sabotage::ReadBeforeLead),
+        ("cluster-read-by-leader", Sabotage::ReadByLeader),
+        ("cluster-clock-ahead", Sabotage::ClockAhead),
+        ("cluster-proposed-twice", Sabotage::ProposedTwice),
+    ];
 }
 
 impl Node {
@@ -115,10 +138,11 @@ impl Node {
         boots: u64,
         sabotage: Option<Sabotage>,
     ) -> Result<Node, BootError> {
-        let Booted { db, wal, state, lessor, replica, .. } = boot(config)?;
+        let Booted { member_id, db, wal, state, lessor, replica, .. } = boot(config)?;
         let reader = state.reader();
         let revision = reader.revision().map_err(|e| BootError::State(e.into()))?;
         Ok(Node {
+            id: member_id.0,
             db,
             wal,
             hub: Hub::new(revision, hub),
@@ -132,6 +156,10 @@ impl Node {
             reads: Vec::new(),
             durable: None,
             conf: Vec::new(),
+            inputs: Vec::new(),
+            outbox: Vec::new(),
+            behind: Vec::new(),
+            accused: Vec::new(),
             committed: VecDeque::new(),
             waiting: BTreeMap::new(),
             leadership: Leadership::default(),
@@ -155,7 +183,24 @@ impl Node {
 
     /// Whether a linearizable read may be made at once: a sole voter that leads has applied all there is.
     pub fn reads_alone(&self) -> bool {
-        self.leads || self.sabotage == Some(Sabotage::ReadBeforeLead)
+        match self.sabotage {
+            Some(Sabotage::ReadBeforeLead) => true,
+            Some(Sabotage::ReadByLeader) => self.leads,
+            _ => self.leads && self.leadership.alone,
+        }
+    }
+
+    /// Something that the replica is to be told with its next turn.
+    pub fn tell(&mut self, input: Input<Kept, OpId>) {
+        self.inputs.push(input);
+    }
+
+    /// A snapshot is here, whole and checked. True if it is to be installed: then this node is at its end.
+    pub fn snapshot_received(&mut self, now_ms: u64, index: u64, term: u64) -> Result<bool, String> {
+        self.replica.step(now_ms, Input::SnapshotReceived { index, term }, &mut self.effects);
+        let install = std::mem::take(&mut self.effects.install);
+        self.perform()?;
+        Ok(install)
     }
 
     pub fn read_index(&mut self, op: OpId) {
@@ -183,6 +228,9 @@ impl Node {
         for (index, change) in self.conf.drain(..) {
             step(Input::ConfApplied { index, change });
         }
+        for input in self.inputs.drain(..) {
+            step(input);
+        }
         if !self.reads.is_empty() {
             step(Input::Read(std::mem::take(&mut self.reads)));
         }
@@ -197,10 +245,17 @@ impl Node {
 
     fn perform(&mut self) -> Result<(), String> {
         let effects = &mut self.effects;
+        let refused = effects.misbehaved.drain(..).map(|(from, why)| format!("from {from:x}: {why}"));
+        self.accused.extend(refused);
         if let Some(why) = effects.failed.take() {
+            if let Stopped::EntriesLost { .. } = why {
+                self.accused.push(why.to_string());
+            }
             return Err(why.to_string());
         }
         effects.sync = false;
+        self.outbox.append(&mut effects.messages);
+        self.behind.append(&mut effects.snapshots);
         if let Some(leadership) = effects.leadership.take() {
             if self.leadership.leads && !leadership.leads {
                 self.lessor.lock().expect("one thread").demote();
@@ -292,8 +347,9 @@ impl Node {
         }
     }
 
-    /// A part of a checkpoint. True if one was finished.
-    pub fn checkpoint(&mut self, budget: Budget, confirm: bool) -> Result<bool, Error> {
+    /// A part of a checkpoint. True if one was finished. The log keeps what comes after `hold`, and `kept`
+    /// entries for followers that are a little behind.
+    pub fn checkpoint(&mut self, budget: Budget, confirm: bool, kept: u64, hold: u64) -> Result<bool, Error> {
         let full = |error: Error| match error {
             Error::NoSpace { .. } => Ok(Progress::More),
             error => Err(error),
@@ -307,14 +363,15 @@ impl Node {
             if confirm {
                 self.db.confirm()?;
             }
-            self.wal.release(self.db.log_floor())?;
+            let floor = self.replica.applied().saturating_sub(kept).min(hold);
+            self.wal.release(self.db.log_floor().min(floor))?;
         }
         Ok(made)
     }
 
     /// The fold of everything, after which nothing counts that can be reused.
-    pub fn defragment(&mut self) -> Result<(), Error> {
-        while !self.checkpoint(Budget::UNBOUNDED, false)? {
+    pub fn defragment(&mut self, kept: u64, hold: u64) -> Result<(), Error> {
+        while !self.checkpoint(Budget::UNBOUNDED, false, kept, hold)? {
             if !self.freezing {
                 break;
             }
@@ -363,7 +420,7 @@ impl Node {
             && self.committed.is_empty()
             && self.conf.is_empty()
             && self.waiting.is_empty()
-            && self.leads
+            && self.inputs.is_empty()
             && self.wal.durable().last_index == self.state.applied().0
     }
 }

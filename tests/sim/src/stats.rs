@@ -33,6 +33,14 @@ pub struct Stats {
     /// Ranges with an order or a filter, and responses of watchers that came in pieces.
     pub sorted: u64,
     pub fragmented: u64,
+    pub elections: u64,
+    pub partitions: u64,
+    pub delivered: u64,
+    pub answered_by_followers: u64,
+    pub snapshots: u64,
+    pub installs: u64,
+    /// Times that entries gave way to those of another leader.
+    pub truncations: u64,
     /// Crashes at a chosen state, by [`Moment`].
     pub crashes_at: [u64; Moment::ALL.len()],
 }
@@ -62,6 +70,13 @@ impl Stats {
             defragmentations,
             sorted,
             fragmented,
+            elections,
+            partitions,
+            delivered,
+            answered_by_followers,
+            snapshots,
+            installs,
+            truncations,
             crashes_at,
         } = other;
         self.steps += steps;
@@ -86,6 +101,13 @@ impl Stats {
         self.defragmentations += defragmentations;
         self.sorted += sorted;
         self.fragmented += fragmented;
+        self.elections += elections;
+        self.partitions += partitions;
+        self.delivered += delivered;
+        self.answered_by_followers += answered_by_followers;
+        self.snapshots += snapshots;
+        self.installs += installs;
+        self.truncations += truncations;
         for (sum, one) in self.crashes_at.iter_mut().zip(crashes_at) {
             *sum += one;
         }

@@ -31,6 +31,18 @@ pub enum Action {
     /// The next crash comes at a chosen state.
     CrashAt,
     Defragment,
+    /// A message between members arrives.
+    Deliver,
+    /// Nothing goes wrong for a moment: every thread of every member has a turn, and messages arrive.
+    Calm,
+    /// Links are cut or healed.
+    Partition,
+    /// A piece of a snapshot is sent.
+    Transfer,
+    /// A voter is asked to lead.
+    Lead,
+    /// A write of the log is said to hang.
+    Hang,
 }
 
 /// States of a member in which chance alone seldom kills it.
@@ -54,6 +66,7 @@ impl Moment {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Swarm {
+    pub members: usize,
     pub steps: u64,
     pub keys: u64,
     pub clients: u64,
@@ -65,6 +78,11 @@ pub struct Swarm {
     /// Each action with how often it is drawn.
     pub weights: Vec<(Action, u64)>,
     pub hub: HubOptions,
+    pub network: NetworkOptions,
+    /// Entries that logs keep for followers that are a little behind.
+    pub log_kept: u64,
+    /// How far time goes in one step.
+    pub times_ms: Vec<u64>,
     overlay_entries: u64,
     overlay_bytes: u64,
     node_bytes: usize,
@@ -73,20 +91,34 @@ pub struct Swarm {
     cache_bytes: usize,
 }
 
+/// How the network behaves between members that are not cut off.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    /// One message in so many is lost; 0 is none.
+    pub lost: u64,
+    /// One in so many comes twice.
+    pub doubled: u64,
+    /// Messages overtake each other on one link.
+    pub reordered: bool,
+    /// Who sends over a cut link is told.
+    pub tells: bool,
+}
+
 fn one_of<T: Copy>(rng: &mut SplitMix, choices: &[T]) -> T {
     choices[rng.index(choices.len())]
 }
 
 impl Swarm {
-    pub fn draw(rng: &mut SplitMix) -> Swarm {
+    pub fn draw(rng: &mut SplitMix, members: usize) -> Swarm {
         use Action::*;
+        let cluster = members > 1;
         let mut weights = vec![
-            (Write, one_of(rng, &[40, 100, 200])),
+            (Write, one_of(rng, if cluster { &[100, 200, 400] } else { &[40, 100, 200] })),
             (Read, one_of(rng, &[10, 40, 80])),
             (Replica, one_of(rng, &[40, 100])),
             (Sync, one_of(rng, &[20, 60, 120])),
             (State, one_of(rng, &[20, 60, 120])),
-            (Time, one_of(rng, &[10, 40])),
+            (Time, one_of(rng, if cluster { &[40, 120] } else { &[10, 40] })),
             (Answer, one_of(rng, &[10, 60])),
             (Hash, 3),
         ];
@@ -103,6 +135,26 @@ impl Swarm {
                 weights.push((action, one_of(rng, &[1, 3])));
             }
         }
+        if cluster {
+            weights.extend([
+                (Deliver, one_of(rng, &[100, 400])),
+                (Calm, one_of(rng, &[40, 200])),
+                (Transfer, 40),
+                (Replica, 100),
+                (Sync, 60),
+            ]);
+            for (action, weight) in [(Partition, 2), (Lead, 1), (Hang, 1)] {
+                if !rng.one_in(3) {
+                    weights.push((action, weight));
+                }
+            }
+        }
+        let network = NetworkOptions {
+            lost: one_of(rng, &[0, 0, 100, 10]),
+            doubled: one_of(rng, &[0, 50]),
+            reordered: rng.one_in(2),
+            tells: rng.one_in(2),
+        };
         let hub = HubOptions {
             progress_interval_ms: one_of(rng, &[200, 5_000]),
             ring_bytes_max: one_of(rng, &[1 << 10, 1 << 20]),
@@ -110,11 +162,15 @@ impl Swarm {
             seed: rng.next_u64(),
         };
         Swarm {
-            steps: 3_000,
+            members,
+            steps: if cluster { 10_000 } else { 3_000 },
+            network,
+            log_kept: one_of(rng, &[0, 0, 5, 200]),
+            times_ms: if cluster { vec![1, 10, 50, 100, 300] } else { vec![1, 30, 100, 700, 3_000] },
             keys: one_of(rng, &[3, 20, 200]),
             clients: one_of(rng, &[1, 4, 16]),
             watchers: one_of(rng, &[1, 4, 12]),
-            value_bytes: one_of(rng, &[8, 200, 5_000]),
+            value_bytes: one_of(rng, if cluster { &[8, 1_000, 5_000] } else { &[8, 200, 5_000] }),
             quota_bytes: one_of(rng, &[u64::MAX, 64 << 10, 512 << 10]),
             fragment_bytes: one_of(rng, &[200, 2 << 10]),
             weights,
@@ -122,7 +178,7 @@ impl Swarm {
             overlay_entries: one_of(rng, &[4, 40, 100_000]),
             overlay_bytes: one_of(rng, &[4 << 10, 64 << 10, 64 << 20]),
             node_bytes: one_of(rng, &[512, 4 << 10, usize::MAX]),
-            segment_bytes: one_of(rng, &[32 << 10, 256 << 10]),
+            segment_bytes: one_of(rng, if cluster { &[8 << 10, 32 << 10] } else { &[32 << 10, 256 << 10] }),
             batch_bytes: one_of(rng, &[4 << 10, 8 << 20]),
             cache_bytes: one_of(rng, &[0, 4 << 10, 16 << 20]),
         }

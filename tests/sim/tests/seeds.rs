@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Seeds, and mistakes that seeds must find.
+//! Seeds of one member, and mistakes that seeds must find.
 //!
 //! Owns      how many seeds a run takes: few here, many with `CAIRN_FULL=1`.
 //! Holds     floors: a run that did too little fails, whatever it found.
@@ -26,7 +26,7 @@ fn seeds() -> u64 {
 #[test]
 fn seeded_runs_with_crashes_and_failing_disks_break_no_rule() {
     let seeds = seeds();
-    let stats = run_seeds(1, seeds).unwrap_or_else(|violation| panic!("{violation}"));
+    let stats = run_seeds(1, seeds, 1).unwrap_or_else(|violation| panic!("{violation}"));
     println!("seeds 1 to {seeds}: {stats:?}");
     let floors = [
         ("entries", stats.entries, 150),
@@ -66,8 +66,12 @@ fn seeded_runs_with_crashes_and_failing_disks_break_no_rule() {
 #[test]
 fn two_runs_of_one_seed_are_the_same() {
     for seed in [1, 7, 23] {
-        let first = run(seed, false).unwrap_or_else(|violation| panic!("{violation}"));
-        assert_eq!(run(seed, false).unwrap_or_else(|violation| panic!("{violation}")), first, "seed {seed}");
+        let first = run(seed, 1, false).unwrap_or_else(|violation| panic!("{violation}"));
+        assert_eq!(
+            run(seed, 1, false).unwrap_or_else(|violation| panic!("{violation}")),
+            first,
+            "seed {seed}"
+        );
     }
 }
 
@@ -87,7 +91,7 @@ fn search(mut run: impl FnMut(u64) -> Result<u64, Violation>) -> Result<(), Stri
 fn mistakes_of_a_host_are_found() {
     let mut missed = Vec::new();
     for (name, mistake) in Sabotage::ALL {
-        let look = || search(|seed| World::sabotaged(seed, mistake).run());
+        let look = || search(|seed| World::sabotaged(seed, 1, mistake).run());
         if mutants::is_wanted(name) && mutants::hunt(name, "sim", look).is_none() {
             missed.push(name);
         }
@@ -111,7 +115,7 @@ fn mistakes_of_the_engine_are_found() {
     ];
     let mut missed = Vec::new();
     for name in mistakes {
-        let look = || search(|seed| World::new(seed, false).run());
+        let look = || search(|seed| World::new(seed, 1, false).run());
         if mutants::is_wanted(name) && mutants::hunt_planted(name, "sim", look).is_none() {
             missed.push(name);
         }

@@ -1,31 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What clients do: writes within the quota, reads, renewals of leases.
+//! Clients that write, read and renew leases, each through any member.
 //!
-//! Owns      what an operation knew when it began.
-//! Holds     a linearizable read sees at least what anyone was told before it began.
-//! Never     looks into the store: it asks, and compares with the model.
+//! Owns      the operations under way, and what had been told to anyone when each began.
+//! Holds     1. an operation ends with an answer, a refusal or a crash; only the first says what happened;
+//!           2. what anyone was told, everyone who asks later must see.
+//! Never     asks twice: what got no answer may have been done.
 
-use super::{Ended, Op, SELF, World, alarm_command, broken};
+use super::{Ended, Unread, World, alarm_command, broken};
 use crate::{
     model::Outcome,
     node::{self, OpId},
 };
-use cairn_core::{Command, door, lessor::KeepAlive};
+use cairn_core::{Command, Refusal, door, lessor::KeepAlive, state::Applied};
 use cairn_proto::etcdserverpb as pb;
 
+/// What a client waits for.
+pub(super) enum Want {
+    Write,
+    Range(pb::RangeRequest),
+    KeepAlive(i64),
+}
+
+/// An operation of a client under way.
+pub(super) struct Op {
+    /// The member that was asked.
+    pub at: usize,
+    pub want: Want,
+    /// The newest index that anyone had been answered for when it began.
+    pub after_index: u64,
+    /// The newest revision that anyone had seen then.
+    pub after_revision: i64,
+    pub began_ms: u64,
+}
+
 impl World {
-    pub(super) fn begin(&mut self, range: Option<pb::RangeRequest>) -> OpId {
+    pub(super) fn begin(&mut self, at: usize, want: Want) -> OpId {
         self.next_op += 1;
-        let op = Op { after_index: self.acked_index, after_revision: self.seen_revision, range };
+        let op = Op {
+            at,
+            want,
+            after_index: self.acked_index,
+            after_revision: self.seen_revision,
+            began_ms: self.now_ms,
+        };
         self.ops.insert(self.next_op, op);
         self.next_op
     }
 
-    pub(super) fn write(&mut self) -> Result<(), Ended> {
-        if self.ops.len() as u64 >= self.swarm.clients {
+    fn is_busy(&self) -> bool {
+        self.ops.len() as u64 >= self.swarm.clients
+    }
+
+    pub(super) fn write(&mut self, at: usize) -> Result<(), Ended> {
+        if self.is_busy() {
             return Ok(());
         }
-        let op = self.begin(None);
+        let op = self.begin(at, Want::Write);
         let alarms = self.model.alarms(pb::AlarmType::None as i32);
         let command = if !alarms.is_empty() && self.rng.one_in(8) {
             let (member_id, alarm) = alarms[self.rng.index(alarms.len())];
@@ -34,52 +64,54 @@ impl World {
             let leases = self.model.leases();
             self.traffic.write(&mut self.rng, op, self.model.revision(), &leases)
         };
-        let Some(command) = self.within_quota(command) else {
+        let Some(command) = self.within_quota(at, command) else {
             self.ops.remove(&op);
             return Ok(());
         };
-        self.note(format_args!("op {op}: {command:?}"));
-        self.node().propose(op, command);
+        self.note(format_args!("op {op} at member {at}: {command:?}"));
+        self.node(at).propose(op, command);
         Ok(())
     }
 
     /// The command, if there is room for it; else the alarm in its place, once (ALARM-2).
-    fn within_quota(&mut self, command: Command) -> Option<Command> {
+    fn within_quota(&mut self, at: usize, command: Command) -> Option<Command> {
         let cost = match &command {
             Command::Put(r) => door::put_cost(r),
             Command::Txn(r) => door::txn_cost(r),
             Command::LeaseGrant(_) => door::lease_grant_cost(),
             _ => 0,
         };
-        let node = self.node.as_ref().expect("the caller saw that it runs");
-        if cost == 0 || node.db.size() + cost < self.swarm.quota_bytes {
+        let quota_bytes = self.swarm.quota_bytes;
+        let node = self.node(at);
+        if cost == 0 || node.db.size() + cost < quota_bytes {
             return Some(command);
         }
+        // Alarms are of members 1 and up.
+        let (member, alarm) = (at as u64 + 1, pb::AlarmType::Nospace);
+        let raised = node.state.cluster().alarms.is_on(member, alarm);
         self.stats.over_quota += 1;
-        let alarm = pb::AlarmType::Nospace;
-        let raised = node.state.cluster().alarms.is_on(SELF, alarm);
-        (!raised).then(|| alarm_command(pb::alarm_request::AlarmAction::Activate, SELF, alarm as i32))
+        (!raised).then(|| alarm_command(pb::alarm_request::AlarmAction::Activate, member, alarm as i32))
     }
 
-    pub(super) fn read(&mut self) -> Result<(), Ended> {
-        if self.ops.len() as u64 >= self.swarm.clients {
+    pub(super) fn read(&mut self, at: usize) -> Result<(), Ended> {
+        if self.is_busy() {
             return Ok(());
         }
         let range = self.traffic.range(&mut self.rng, self.model.revision());
         if self.rng.one_in(4) {
-            return self.read_now(&range, 0);
+            return self.read_now(at, &range, 0);
         }
-        if self.node().reads_alone() && self.rng.one_in(2) {
+        if self.node(at).reads_alone() && self.rng.one_in(2) {
             let after = self.seen_revision;
-            return self.read_now(&range, after);
+            return self.read_now(at, &range, after);
         }
-        let op = self.begin(Some(range));
-        self.node().read_index(op);
+        let op = self.begin(at, Want::Range(range));
+        self.node(at).read_index(op);
         Ok(())
     }
 
-    pub(super) fn read_now(&mut self, range: &pb::RangeRequest, after: i64) -> Result<(), Ended> {
-        let node = self.node.as_ref().expect("the caller saw that it runs");
+    pub(super) fn read_now(&mut self, at: usize, range: &pb::RangeRequest, after: i64) -> Result<(), Ended> {
+        let node = self.node(at);
         let now = node.reader.revision().map_err(|e| e.to_string())?;
         let compacted = node.reader.compact_revision().map_err(|e| e.to_string())?;
         let got = match node.reader.range(&cairn_core::convert::range_op(range.clone())) {
@@ -96,7 +128,7 @@ impl World {
             return broken(format!("a linearizable read at {now} after {after} was seen"));
         }
         let expected = self.model.range(range, now, compacted);
-        self.note(format_args!("read {range:?} -> {got:?}"));
+        self.note(format_args!("member {at} reads {range:?} -> {got:?}"));
         if got != expected {
             return broken(format!("read {range:?}\n     got {got:?}\nexpected {expected:?}"));
         }
@@ -104,20 +136,76 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn keep_alive(&mut self) -> Result<(), Ended> {
+    /// A keep-alive is answered by a member that made sure that it leads.
+    pub(super) fn keep_alive(&mut self, at: usize) -> Result<(), Ended> {
         let ids = self.model.leases();
-        if ids.is_empty() {
+        if ids.is_empty() || self.is_busy() {
             return Ok(());
         }
         let id = ids[self.rng.index(ids.len())];
+        if self.node(at).reads_alone() {
+            let now_ms = self.now_ms;
+            return self.renew(at, id, now_ms);
+        }
+        let op = self.begin(at, Want::KeepAlive(id));
+        self.node(at).read_index(op);
+        Ok(())
+    }
+
+    /// Renews a lease for a client that asked at `asked_ms`: from then on it counts on the whole time.
+    pub(super) fn renew(&mut self, at: usize, id: i64, asked_ms: u64) -> Result<(), Ended> {
         let now_ms = self.now_ms;
-        let kept = self.node().lessor.lock().expect("one thread").keep_alive(now_ms, id);
-        self.note(format_args!("keep alive {id} -> {kept:?}"));
+        let kept = self.node(at).lessor.lock().expect("one thread").keep_alive(now_ms, id);
+        self.note(format_args!("member {at} keeps alive {id} -> {kept:?}"));
         if let (KeepAlive::Renewed { ttl_s }, Some(life)) = (kept, self.leases.get_mut(&id)) {
             if ttl_s != life.ttl_s {
                 return broken(format!("lease {id} is renewed for {ttl_s} s in place of {} s", life.ttl_s));
             }
-            life.renewed_ms = now_ms;
+            life.renewed_ms = life.renewed_ms.max(asked_ms);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_answer(
+        &mut self,
+        at: usize,
+        op: OpId,
+        index: u64,
+        got: Result<Applied, Refusal>,
+    ) -> Result<(), Ended> {
+        let Some(Op { after_index, .. }) = self.ops.remove(&op) else {
+            return broken(format!("op {op} is answered, and nobody waits for it"));
+        };
+        if index <= after_index {
+            return broken(format!("op {op} is entry {index}, but began after {after_index} was answered"));
+        }
+        let expected = self.log[index as usize - 1].outcome.clone().expect("a request has an outcome");
+        self.acked_index = self.acked_index.max(index);
+        self.stats.acked += 1;
+        self.stats.answered_by_followers += u64::from(!self.node(at).leadership.leads);
+        if let Outcome::Put { revision, .. }
+        | Outcome::Delete { revision, .. }
+        | Outcome::Txn { revision, .. }
+        | Outcome::Grant { revision, .. }
+        | Outcome::Revision(revision) = &expected
+        {
+            self.seen_revision = self.seen_revision.max(*revision);
+        }
+        self.unread.push(Unread { at, got, expected });
+        if self.rng.one_in(2) { self.answer() } else { Ok(()) }
+    }
+
+    /// Reads the ranges of an answer and holds it against the model's.
+    pub(super) fn answer(&mut self) -> Result<(), Ended> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        let next = self.rng.index(self.unread.len());
+        let Unread { at, got, expected } = self.unread.swap_remove(next);
+        let reader = self.node(at).reader.clone();
+        let got = node::outcome(got, &reader).map_err(|e| Ended::Failed(e.to_string()))?;
+        if got != expected {
+            return broken(format!("     got {got:?}\nexpected {expected:?}"));
         }
         Ok(())
     }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What was applied, by anyone, held against the model.
+//!
+//! Owns      the one log that all members must follow, and what follows from it.
+//! Holds     see [`super::World`].
+//! Never     drives a member.
+
+use super::{Ended, World, broken};
+use crate::{model::Outcome, node};
+use cairn_core::{
+    Command,
+    replica::log::{EntryKind, LogEntry},
+};
+use cairn_mvcc::{EventKind, RevisionEvents};
+use cairn_proto::{errors, etcdserverpb as pb};
+use std::sync::Arc;
+
+/// An entry of the log as it was applied first.
+pub(super) struct Entry {
+    term: u64,
+    digest: u64,
+    /// What its proposer is to be told.
+    pub outcome: Option<Outcome>,
+    /// The revision that it made.
+    made: Option<i64>,
+}
+
+/// What is known of a lease's life.
+pub(super) struct LeaseLife {
+    pub ttl_s: i64,
+    pub renewed_ms: u64,
+}
+
+impl World {
+    /// An entry is applied: for the first time, or again after a crash. Gives the revision that it made.
+    pub(super) fn take_entry(&mut self, entry: LogEntry) -> Result<Option<i64>, Ended> {
+        let mix = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+        let digest = entry.data.iter().fold(entry.term, mix);
+        let before = self.log.len() as u64;
+        if let Some(known) = self.log.get(entry.index as usize - 1) {
+            if (known.term, known.digest) != (entry.term, digest) {
+                return broken(format!("entry {} is another one than it was", entry.index));
+            }
+            return Ok(known.made);
+        }
+        if entry.index != before + 1 {
+            return broken(format!("entry {} is applied after {before}", entry.index));
+        }
+        self.stats.entries += 1;
+        let revision = self.model.revision();
+        let mut outcome = None;
+        if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
+            let whole = <pb::InternalRaftRequest as prost::Message>::decode(entry.data.clone());
+            let id = whole.ok().and_then(|r| r.header).map_or(0, |header| header.id);
+            if !self.ids.insert(id) {
+                return broken(format!("request {id} is in the log twice"));
+            }
+            let command = Command::decode(entry.data.clone()).map_err(|e| Ended::Broken(e.to_string()))?;
+            let expected = self.model.apply(entry.index, &command);
+            self.note(format_args!("entry {} of request {id} -> {expected:?}", entry.index));
+            self.follow_lease(&command, &expected)?;
+            match (&command, &expected) {
+                (Command::Compact(_), Outcome::Revision(_)) => self.stats.compactions += 1,
+                (Command::Alarm(r), _) if r.action == pb::alarm_request::AlarmAction::Activate as i32 => {
+                    self.stats.alarms += 1;
+                }
+                (_, Outcome::Refused(text))
+                    if [errors::NO_SPACE.text, errors::CORRUPT.text].contains(text) =>
+                {
+                    self.stats.forbidden += 1;
+                }
+                _ => {}
+            }
+            outcome = Some(expected);
+        }
+        let made = (self.model.revision() > revision).then(|| self.model.revision());
+        self.log.push(Entry { term: entry.term, digest, outcome, made });
+        Ok(made)
+    }
+
+    /// A lease that the member ends by itself has had its whole time (LEASE-6, R21 of the test plan).
+    fn follow_lease(&mut self, command: &Command, outcome: &Outcome) -> Result<(), Ended> {
+        match (command, outcome) {
+            (Command::LeaseGrant(r), Outcome::Grant { .. }) => {
+                self.leases.insert(r.id, LeaseLife { ttl_s: r.ttl, renewed_ms: self.now_ms });
+            }
+            (Command::LeaseRevoke(r), Outcome::Revision(_)) => {
+                self.leases.remove(&r.id);
+            }
+            (Command::LeaseEnd { id, .. }, Outcome::Revision(_)) => {
+                let life = self.leases.remove(id).expect("the model knew it");
+                let ends_ms = life.renewed_ms + life.ttl_s as u64 * 1000;
+                if self.now_ms < ends_ms {
+                    return broken(format!("lease {id} ended {} ms early", ends_ms - self.now_ms));
+                }
+                self.stats.expired += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_events(
+        &self,
+        events: &[Arc<RevisionEvents>],
+        revisions: &[i64],
+    ) -> Result<(), Ended> {
+        let mains: Vec<i64> = events.iter().map(|e| e.main).collect();
+        if mains != revisions {
+            return broken(format!("revisions {mains:?} in place of {revisions:?}"));
+        }
+        for made in events {
+            let changes = self.model.changes(made.main);
+            let same = made.events.len() == changes.len()
+                && made.events.iter().zip(changes).all(|(event, change)| {
+                    let kv = (event.kind == EventKind::Put).then(|| node::pair(&event.kv));
+                    event.key == change.key && kv == change.kv
+                });
+            if !same {
+                return broken(format!("events {made:?}\nin place of {changes:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The hash of a revision depends on what is stored alone: it is the same at every member, after every crash,
+    /// checkpoint and purge.
+    pub(super) fn hash(&mut self, at: usize) -> Result<(), Ended> {
+        let reader = self.node(at).reader.clone();
+        let done = match reader.hash_kv(0) {
+            Ok(done) => done,
+            Err(error) => return Err(Ended::Failed(error.to_string())),
+        };
+        self.stats.hashes += 1;
+        let key = (done.hash_revision, done.compact_revision);
+        self.note(format_args!("hash of {key:?}: {}", done.hash));
+        let known = *self.hashes.entry(key).or_insert(done.hash);
+        if known == done.hash {
+            Ok(())
+        } else {
+            broken(format!("hash of {key:?}: {} after {known}", done.hash))
+        }
+    }
+}
