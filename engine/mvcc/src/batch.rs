@@ -292,10 +292,11 @@ impl<'s> Batch<'s> {
         let kv = KvRef { key, create, modified: at.main, version, value, lease };
         let Stored { record, key: stored_key, message } = Stored::pair(kv);
         let size = record.len() as u64;
+        let own_key = (record.len() > hist::SHORT_RECORD_BYTES).then_some(key);
         self.txn.append(&REV, at.to_key(), record);
 
         let prev = before.map(|cell| cell.newest);
-        let entry = hist::Entry { key, delete: false, prev, create, version };
+        let entry = hist::Entry { key: own_key, delete: false, prev, create, version };
         self.txn.append(&HIST, at.to_key(), entry.encode(at).into());
 
         let new_life = Life { create, version, size, lease };
@@ -347,7 +348,7 @@ impl<'s> Batch<'s> {
         self.txn.append(&REV, at.to_key(), record);
 
         let (create, version, prev) = (life.create, life.version, Some(before.newest));
-        let entry = hist::Entry { key, delete: true, prev, create, version };
+        let entry = hist::Entry { key: Some(key), delete: true, prev, create, version };
         self.txn.append(&HIST, at.to_key(), entry.encode(at).into());
 
         self.set_cell(key, Some(&before), at, None)?;

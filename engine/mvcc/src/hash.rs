@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use cairn_engine::{Error, Result, View};
 
-use crate::index::{self, Snapshot, entry_of, revision_of};
+use crate::index::{self, Snapshot, entry_of, known_key_of, revision_of};
 use crate::kv::Record;
 use crate::meta::NEVER_COMPACTED;
 use crate::ops::KeyRange;
@@ -292,7 +292,7 @@ fn is_tombstone_at(view: &View, main: i64) -> Result<bool> {
             break;
         }
         let entry = entry_of(revision, value)?;
-        last.insert(entry.key.to_vec(), entry.delete);
+        last.insert(known_key_of(view, revision, &entry)?.key()?.to_vec(), entry.delete);
     }
     Ok(last.into_values().any(|delete| delete))
 }

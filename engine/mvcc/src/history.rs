@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_engine::Error;
 
-use crate::index::{Snapshot, entry_of, record_at, revision_of};
+use crate::index::{ChangeKey, Snapshot, entry_of, key_of, record_at, revision_of};
 use crate::kv::KvRef;
 use crate::ops::KeyRange;
 use crate::outcome::{Event, EventKind, OpError, Revision, RevisionEvents};
@@ -106,11 +106,23 @@ impl Scan<'_> {
             }
             self.entries += 1;
             let entry = entry_of(revision, value)?;
-            if self.ranges.iter().any(|range| range.contains(entry.key)) {
+            let Some(stands) = key_of(&self.snapshot.view, revision, &entry)? else {
+                // Superseded within the compact revision, and purged.
+                if main == self.compact {
+                    continue;
+                }
+                return Err(no_record(revision));
+            };
+            let key = stands.key()?;
+            if self.ranges.iter().any(|range| range.contains(key)) {
+                let key = Bytes::copy_from_slice(key);
                 events.push(Event {
                     kind: if entry.delete { EventKind::Delete } else { EventKind::Put },
-                    key: Bytes::copy_from_slice(entry.key),
-                    kv: Bytes::new(),
+                    key,
+                    kv: match stands {
+                        ChangeKey::Entry(_) => Bytes::new(),
+                        ChangeKey::Record(record) => record.into_message(),
+                    },
                     create: entry.create,
                     version: entry.version,
                     sub: revision.sub,
@@ -133,16 +145,22 @@ impl Scan<'_> {
         }
         for event in &mut events {
             let revision = Revision::new(main, event.sub);
-            event.kv = record_at(self.snapshot, revision)?.into_message();
+            if event.kv.is_empty() {
+                event.kv = record_at(self.snapshot, revision)?.into_message();
+            }
             // One buffer an event: the key is part of the pair.
             let kv = KvRef::decode(&event.kv).filter(|kv| kv.key == &event.key[..]);
-            let kv = kv.ok_or_else(|| damaged("rev", format!("record of revision {revision}")))?;
+            let kv = kv.ok_or_else(|| no_record(revision))?;
             event.key = event.kv.slice_ref(kv.key);
             self.bytes += event.kv.len();
         }
         self.revisions.push(Arc::new(RevisionEvents { main, events }));
         Ok(())
     }
+}
+
+fn no_record(revision: Revision) -> Error {
+    damaged("rev", format!("record of revision {revision}")).into()
 }
 
 fn keep_last_of_each_key(events: &mut Vec<Event>) {

@@ -19,6 +19,7 @@ use crate::ops::{KeyRange, RangeEnd};
 use crate::outcome::Revision;
 use crate::store::damaged;
 use crate::trees::{HIST, IDX, REV};
+use crate::txn::pair_of;
 
 /// Something that the trees can be read through.
 pub(crate) trait Trees {
@@ -84,15 +85,56 @@ pub(crate) fn cell_of(bytes: &[u8]) -> Result<Cell<'_>> {
 }
 
 pub(crate) fn record_at<T: Trees>(trees: &T, revision: Revision) -> Result<Record> {
-    trees
-        .get(&REV, &revision.to_key())?
-        .and_then(Record::new)
-        .ok_or_else(|| Error::from(damaged("rev", format!("record of revision {revision}"))))
+    record_of(revision, trees.get(&REV, &revision.to_key())?)
+}
+
+fn record_of(revision: Revision, value: Option<Value>) -> Result<Record> {
+    let record = value.and_then(Record::new);
+    record.ok_or_else(|| Error::from(damaged("rev", format!("record of revision {revision}"))))
 }
 
 pub(crate) fn entry_of(at: Revision, bytes: &[u8]) -> Result<hist::Entry<'_>> {
     hist::Entry::decode(at, bytes)
         .ok_or_else(|| Error::from(damaged("hist", format!("entry of revision {at}"))))
+}
+
+/// Where the key of a change is read.
+pub(crate) enum ChangeKey<'e> {
+    Entry(&'e [u8]),
+    Record(Record),
+}
+
+impl ChangeKey<'_> {
+    pub(crate) fn key(&self) -> Result<&[u8]> {
+        match self {
+            ChangeKey::Entry(key) => Ok(key),
+            ChangeKey::Record(record) => Ok(pair_of(record)?.key),
+        }
+    }
+}
+
+/// The key of the change at `at`. `None` if it is in a record, and there is none: at or below the compact
+/// revision that of a superseded change may be gone already.
+pub(crate) fn key_of<'e>(
+    view: &View,
+    at: Revision,
+    entry: &hist::Entry<'e>,
+) -> Result<Option<ChangeKey<'e>>> {
+    match entry.key {
+        Some(key) => Ok(Some(ChangeKey::Entry(key))),
+        None => match view.get(&REV, &at.to_key())? {
+            Some(value) => record_of(at, Some(value)).map(|record| Some(ChangeKey::Record(record))),
+            None => Ok(None),
+        },
+    }
+}
+
+/// As [`key_of`], for a change whose record must be there.
+pub(crate) fn known_key_of<'e>(view: &View, at: Revision, entry: &hist::Entry<'e>) -> Result<ChangeKey<'e>> {
+    match key_of(view, at, entry)? {
+        Some(key) => Ok(key),
+        None => record_of(at, None).map(ChangeKey::Record),
+    }
 }
 
 pub(crate) fn revision_of(tree: &'static str, key: &[u8]) -> Result<Revision> {
@@ -233,8 +275,14 @@ fn born_since(view: &View, keys: &KeyRange, lo: Bound<&[u8]>, at: Revision, to: 
             break;
         }
         let entry = entry_of(revision, value)?;
-        if keys.contains(entry.key) && is_beyond(lo, entry.key) {
-            born += i64::from(entry.creates()) - i64::from(entry.delete);
+        let change = i64::from(entry.creates()) - i64::from(entry.delete);
+        if change == 0 {
+            continue;
+        }
+        let stands = known_key_of(view, revision, &entry)?;
+        let key = stands.key()?;
+        if keys.contains(key) && is_beyond(lo, key) {
+            born += change;
         }
     }
     Ok(born)

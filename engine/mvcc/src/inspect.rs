@@ -243,7 +243,8 @@ impl Check<'_> {
             match entry.as_ref().filter(|(at, _)| at[..] == *key) {
                 Some((_, value)) => {
                     let delete = record.as_ref().is_some_and(Record::is_tombstone);
-                    let same = entry_of(revision, value).is_ok_and(|e| e.key == kv.key && e.delete == delete);
+                    let same = entry_of(revision, value)
+                        .is_ok_and(|e| e.key.is_none_or(|key| key == kv.key) && e.delete == delete);
                     if !same {
                         (self.found)(damaged("hist", format!("entry of revision {revision}")));
                     }

@@ -193,7 +193,8 @@ impl Purger {
             garbage.extend(prev.map(Revision::to_key));
             if entry.delete && revision.main < compact {
                 garbage.push(revision.to_key());
-                dead.push((entry.key.to_vec(), revision));
+                let key = entry.key.expect("an entry of a delete is decoded with its key");
+                dead.push((key.to_vec(), revision));
             }
         }
         // Entries at the compact revision itself stay for watchers, and are looked at again by the next.

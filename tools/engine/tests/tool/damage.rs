@@ -16,7 +16,13 @@ fn check(dir: &Path, code: i32) -> String {
 
 #[test]
 fn a_flipped_byte_in_any_tree_is_named_with_file_page_and_tree() {
-    let temp = World::sample().stop();
+    let mut world = World::sample();
+    for n in 0..5000 {
+        world.put("counter", n.to_string().as_bytes(), 0);
+    }
+    world.checkpoint();
+    world.db.confirm().expect("syncs");
+    let temp = world.stop();
     let file = temp.path().join("store/member/engine.db");
     let mut trees = 0;
     for tree in SCHEMA {
@@ -32,7 +38,7 @@ fn a_flipped_byte_in_any_tree_is_named_with_file_page_and_tree() {
         );
         assert!(out.contains("; hides keys "), "{out}");
         assert!(
-            out.ends_with(" in checkpoint 7 of store/member/engine.db, #\n")
+            out.ends_with(" in checkpoint 8 of store/member/engine.db, #\n")
                 || out.contains("damaged: 1 damage in")
         );
         let damage = &json(&engine(temp.path(), &["check", "--json", "store"]).with(1))[0]["damage"][0];
