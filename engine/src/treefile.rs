@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The open tree file: every read, write and sync of it, counted, and the end of it after a failure.
 //!
-//! Owns      the file's handle, the one flag that says whether it may still be written, the bits of pages
-//!           that passed their checksum.
+//! Owns      the file's handle, and the one flag that says whether it may still be written.
 //! Holds     1. after a failed write or sync nothing is written or synced again (invariant I6);
 //!           2. a page's verified bit is cleared before the page is written, never after.
 //! Never     knows which page is what.
@@ -18,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::io::{MapView, VFile};
 use crate::mutants::planted;
 use crate::page::{PAGE_BYTES, PageBuf, PageId, PageSource};
+use crate::verified::VerifiedBits;
 
 /// How often a failed read is tried before it counts.
 pub(crate) const READS_MAX: u32 = 3;
@@ -268,91 +268,4 @@ impl PageSource for Medium<'_> {
     }
 
     fn set_verified(&self, _: PageId) {}
-}
-
-/// One bit a page: it passed its checksum since it was last written. Grows with the file, never moves.
-struct VerifiedBits(Box<[OnceLock<Hall>]>);
-
-/// 128 MiB of file.
-type Chunk = Box<[AtomicU64]>;
-type Shelf = Box<[OnceLock<Chunk>]>;
-type Hall = Box<[OnceLock<Shelf>]>;
-
-const CHUNK_WORDS: u64 = 512;
-const CHUNK_PAGES: u64 = CHUNK_WORDS * 64;
-/// Chunks of a shelf, shelves of a hall, and halls.
-const WIDTH: u64 = 2048;
-
-const _: () =
-    assert!(CHUNK_PAGES * WIDTH * WIDTH * WIDTH > PageId::MAX.get(), "there is a bit for every page");
-
-fn row<T>() -> Box<[OnceLock<T>]> {
-    (0..WIDTH).map(|_| OnceLock::new()).collect()
-}
-
-impl VerifiedBits {
-    fn new() -> Self {
-        Self(row())
-    }
-
-    /// Places of the chunk of `page`: in its shelf, of that in its hall, of that among the halls.
-    fn places(page: u64) -> [usize; 3] {
-        let chunk = page / CHUNK_PAGES;
-        [chunk % WIDTH, chunk / WIDTH % WIDTH, chunk / WIDTH / WIDTH].map(|place| place as usize)
-    }
-
-    fn chunk(&self, page: u64) -> Option<&Chunk> {
-        let [chunk, shelf, hall] = Self::places(page);
-        self.0[hall].get()?[shelf].get()?[chunk].get()
-    }
-
-    fn word_and_bit(page: u64) -> (usize, u64) {
-        ((page / 64 % CHUNK_WORDS) as usize, 1 << (page % 64))
-    }
-
-    fn get(&self, page: u64) -> bool {
-        let (word, bit) = Self::word_and_bit(page);
-        self.chunk(page).is_some_and(|chunk| chunk[word].load(Ordering::Relaxed) & bit != 0)
-    }
-
-    fn set(&self, page: u64) {
-        let [chunk, shelf, hall] = Self::places(page);
-        let shelf = self.0[hall].get_or_init(row)[shelf].get_or_init(row);
-        let chunk = shelf[chunk].get_or_init(|| (0..CHUNK_WORDS).map(|_| AtomicU64::new(0)).collect());
-        let (word, bit) = Self::word_and_bit(page);
-        chunk[word].fetch_or(bit, Ordering::Relaxed);
-    }
-
-    fn clear(&self, page: u64) {
-        let (word, bit) = Self::word_and_bit(page);
-        if let Some(chunk) = self.chunk(page) {
-            chunk[word].fetch_and(!bit, Ordering::Relaxed);
-        }
-    }
-}
-
-impl std::fmt::Debug for VerifiedBits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("VerifiedBits")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verified_bits_reach_to_the_last_page_there_can_be() {
-        let bits = VerifiedBits::new();
-        for page in
-            [0, 63, 64, CHUNK_PAGES, CHUNK_PAGES * WIDTH, CHUNK_PAGES * WIDTH * WIDTH, PageId::MAX.get()]
-        {
-            assert!(!bits.get(page));
-            bits.clear(page);
-            bits.set(page);
-            assert!(bits.get(page) && !bits.get(page ^ 1));
-            bits.clear(page);
-            assert!(!bits.get(page));
-        }
-    }
 }

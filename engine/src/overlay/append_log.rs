@@ -7,16 +7,18 @@
 //!              reads everything below it for as long as it holds the log.
 //! Never     decides what is visible: the published length travels with the view.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use crate::schema::AppendKey;
+use crate::sync::{AtomicUsize, OnceLock};
 
-const CHUNK: usize = 256;
-const SHELF: usize = 256;
-const SHELVES: usize = 256;
+/// Entries of a chunk, chunks of a shelf, and shelves: few where every order of events is tried.
+const WIDTH: usize = if cfg!(all(test, loom)) { 2 } else { 256 };
+const CHUNK: usize = WIDTH;
+const SHELF: usize = WIDTH;
+const SHELVES: usize = WIDTH;
 
 /// Most entries one overlay takes. A checkpoint is due at a hundredth of it.
 pub(crate) const APPEND_ENTRIES_MAX: usize = CHUNK * SHELF * SHELVES;
@@ -117,7 +119,7 @@ impl AppendLog {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -182,5 +184,42 @@ mod tests {
     fn a_key_that_does_not_grow_is_refused() {
         let log = AppendLog::new(by_len);
         log.extend([(key(2), Bytes::new()), (key(2), Bytes::new())]);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    fn key(n: usize) -> AppendKey {
+        (n as u128).to_be_bytes()
+    }
+
+    #[test]
+    fn who_sees_a_length_sees_every_entry_below_it() {
+        loom::model(|| {
+            let log = Arc::new(AppendLog::new(|_, value| value.len() as u64));
+            // The reader is the one that is spawned: loom tries a load against the newest store before it, but not a
+            // store against the loads of others once its own thread has loaded too.
+            let reader = thread::spawn({
+                let log = Arc::clone(&log);
+                move || {
+                    let len = log.len();
+                    assert!([0, 1, 3].contains(&len), "{len} entries were never published");
+                    for n in 0..len {
+                        assert_eq!(log.entry(n).key, key(n));
+                    }
+                    assert_eq!(log.weight_below(len), len as u64);
+                }
+            });
+            let entry = |n: usize| (key(n), Bytes::from_static(b"v"));
+            log.extend([entry(0)]);
+            log.extend([entry(1), entry(2)]);
+            reader.join().expect("no panic");
+            assert_eq!(log.len(), 3);
+        });
     }
 }

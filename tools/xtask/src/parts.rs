@@ -22,6 +22,7 @@ const PARTS: &[Part] = &[
     Part { name: "fmt", run: |root| runner::check(cargo(root, &["fmt", "--all", "--check"])) },
     Part { name: "lint", run: lint },
     Part { name: "unit", run: unit },
+    Part { name: "loom", run: loom },
     Part { name: "process", run: process },
 ];
 
@@ -76,6 +77,21 @@ fn lint(root: &Path) -> Outcome<Ran> {
 fn unit(root: &Path) -> Outcome<Ran> {
     let args = ["test", "--workspace", "--exclude", PROCESS_TESTS, "--no-fail-fast", "--", "--show-output"];
     runner::tests(root, cargo(root, &args))
+}
+
+/// The parts of the engine without a lock, in every order of events. A build of its own: another configuration.
+fn loom(root: &Path) -> Outcome<Ran> {
+    let mut command = cargo(
+        root,
+        &["test", "--package", "cairn-engine", "--lib", "--target-dir", "target/loom", "loom_tests"],
+    );
+    command.env("RUSTFLAGS", "--cfg loom");
+    let mut ran = runner::tests(root, command)?;
+    if ran.tally == Tally::default() {
+        println!("no test is called loom_tests");
+        ran.tally.failed = 1;
+    }
+    Ok(ran)
 }
 
 /// Tests against the daemon as it is released.
