@@ -120,6 +120,10 @@ impl Server {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -186,7 +190,7 @@ impl Server {
 
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let (client, peer) = (self.url(), self.peer_url());
         let mut command = Command::new("timeout");
         command
             .args(["--signal=KILL", &LIFE_S.to_string()])

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cairn_proto::etcdserverpb::{
-    CompactionRequest, DefragmentRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest,
-    MemberListRequest, PutRequest, RangeRequest, RangeResponse,
+    CompactionRequest, DefragmentRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, RangeResponse,
 };
 use cairn_tests::client::Client;
 use cairn_tests::server::{Program, Server};
@@ -208,4 +208,56 @@ async fn a_daemon_starts_on_what_surgery_made() {
     put(&mut client, "goes on".into(), String::new(), 0).await;
     server.stop().await;
     engine(&["check", "--deep", text(&dir)], 0);
+}
+
+/// The hash over all that is stored up to a revision.
+async fn hash(client: &mut Client, revision: i64) -> (u32, i64) {
+    let answer = client.maintenance.hash_kv(HashKvRequest { revision }).await.expect("is told").into_inner();
+    (answer.hash, answer.compact_revision)
+}
+
+#[tokio::test]
+async fn a_daemon_starts_on_a_store_that_was_loaded_anew() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let mut server = Server::start(Program::cairn()).await;
+    let mut client = server.client().await;
+    fill(&mut client).await;
+    client.maintenance.defragment(DefragmentRequest {}).await.expect("runs");
+    let ids = identity(&mut client).await;
+    let (now, then, end) =
+        (all(&mut client, 0).await, all(&mut client, 600).await, hash(&mut client, 0).await);
+    let revision = now.header.as_ref().expect("a header").revision;
+    let dir = server.data_dir();
+    let peer = server.peer_url();
+    let lines = temp.path().join("lines");
+    engine(&["export", "--history", text(&dir), text(&lines)], 0);
+    for round in ["defrag", "import"] {
+        let data = temp.path().join(round);
+        server.kill();
+        match round {
+            "defrag" => engine(&["defrag", text(&dir), text(&data)], 0),
+            _ => {
+                let urls = format!("--initial-advertise-peer-urls={peer}");
+                engine(&["import", text(&lines), text(&data), &urls], 0)
+            }
+        };
+        client = start_on(&mut server, &data).await;
+        let (again, old) = (all(&mut client, 0).await, all(&mut client, 600).await);
+        assert_eq!((again.kvs, again.count), (now.kvs.clone(), now.count), "{round}");
+        assert_eq!(old.kvs, then.kvs, "{round}");
+        assert_eq!(again.header.expect("a header").revision, revision, "{round}");
+        assert_eq!(hash(&mut client, revision).await, end, "{round}");
+        assert_eq!(identity(&mut client).await, ids, "{round}");
+        // A lease takes its keys along.
+        if round == "import" {
+            let revoke = LeaseRevokeRequest { id: LEASE };
+            client.lease.lease_revoke(revoke).await.expect("revokes");
+            let leased = now.kvs.iter().filter(|kv| kv.lease == LEASE).count();
+            assert_eq!((leased, all(&mut client, 0).await.count), (6, now.count - 6));
+        }
+        put(&mut client, "goes on".into(), round.into(), 0).await;
+        server.kill();
+        server.restart().await;
+        engine(&["check", "--deep", text(&dir)], 0);
+    }
 }

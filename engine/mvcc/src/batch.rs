@@ -17,6 +17,7 @@ use crate::cell::{self, Cell, Life};
 use crate::counts::Tally;
 use crate::hist;
 use crate::index::{Trees, Walk, cell_of, record_at};
+use crate::inspect::Change;
 use crate::kv::{KvRef, Stored};
 use crate::meta::Meta;
 use crate::ops::{DeleteOp, PutOp, RangeOp};
@@ -312,6 +313,51 @@ impl<'s> Batch<'s> {
             prev: prev.filter(|_| life.is_some()),
         });
         Ok(())
+    }
+
+    /// Create revision and version of a key that is there.
+    pub(crate) fn life(&self, key: &[u8]) -> Result<Option<(i64, i64)>, Error> {
+        let found = self.txn.get(&IDX, key)?;
+        let life = found.as_deref().map(cell_of).transpose()?.and_then(|cell| cell.life);
+        Ok(life.map(|life| (life.create, life.version)))
+    }
+
+    /// Writes a change that has its revision already, into a store whose compact revision will be `compact`.
+    pub(crate) fn load(&mut self, change: Change<'_>, compact: i64) -> Result<(), Error> {
+        let Change { revision: at, delete, kv } = change;
+        self.floor = self.floor.max(compact);
+        self.meta.revision = at.main;
+        let found = self.txn.get(&IDX, kv.key)?;
+        let before = found.as_deref().map(cell_of).transpose()?;
+        let (old, prev) = (before.and_then(|cell| cell.life), before.map(|cell| cell.newest));
+        let (stored, create, version, life) = if delete {
+            let (create, version) = old.map_or((at.main, 1), |life| (life.create, life.version));
+            (Stored::tombstone(kv.key, at.main), create, version, None)
+        } else {
+            let stored = Stored::pair(kv);
+            let life = Life {
+                create: kv.create,
+                version: kv.version,
+                size: stored.record.len() as u64,
+                lease: kv.lease,
+            };
+            (stored, kv.create, kv.version, Some(life))
+        };
+        let long = stored.record.len() > hist::SHORT_RECORD_BYTES;
+        self.txn.append(&REV, at.to_key(), stored.record);
+        if at.main >= compact {
+            let key = (delete || long).then_some(kv.key);
+            let entry = hist::Entry { key, delete, prev, create, version };
+            self.txn.append(&HIST, at.to_key(), entry.encode(at).into());
+        }
+        self.set_cell(kv.key, before.as_ref(), at, life)?;
+        self.attach(kv.key, old.map_or(0, |life| life.lease), life.map_or(0, |life| life.lease));
+        Ok(())
+    }
+
+    /// Sets the revisions of a store that was loaded.
+    pub(crate) fn end_load(&mut self, revision: i64, compact: i64) {
+        (self.meta.revision, self.meta.compact) = (revision, compact);
     }
 
     /// Writes a delete of all keys of an interval.

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use cairn_engine::{Corruption, Cursor, Result, TreeDef, Value, View};
 
-use crate::batch::REVISION_BYTES;
+use crate::batch::{REVISION_BYTES, small_scan};
 use crate::cell::Life;
 use crate::index::{self, Trees, Walk, cell_of, entry_of, record_at, revision_of};
 use crate::kv::{KvRef, Record};
@@ -19,7 +19,7 @@ use crate::meta::Meta;
 use crate::ops::KeyRange;
 use crate::outcome::{OpError, Revision};
 use crate::store::damaged;
-use crate::trees::{ATTACH, HIST, IDX, REV};
+use crate::trees::{ATTACH, HIST, IDX, REV, SmallTree};
 use crate::txn::{check_revision, pair_of};
 
 /// Nobody writes to what this view reads.
@@ -118,6 +118,44 @@ impl Stored {
             }
         }
         Ok(())
+    }
+
+    /// Shows the changes that the state at `revision` is of, in order: of each key that was there the newest. With
+    /// `history` also all changes behind it, and the deletes of that revision itself, which a watcher may still ask for.
+    /// They start with the revision `from`.
+    ///
+    /// # Errors
+    /// As [`get`](Stored::get).
+    pub fn changes_at<E: From<OpError>>(
+        &self,
+        revision: i64,
+        history: bool,
+        from: Revision,
+        mut each: impl FnMut(Change<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let end = if revision > 0 { self.end_of(revision)? } else { Revision::default() };
+        self.changes(from, |change| {
+            if change.revision > end && !history {
+                return Ok(ControlFlow::Break(()));
+            }
+            let counts = if change.revision > end {
+                true
+            } else if change.delete {
+                history && change.revision.main == end.main
+            } else {
+                let found = index::find(&self.view, change.kv.key, end).map_err(OpError::from)?;
+                found.is_some_and(|found| found.revision == change.revision)
+            };
+            if counts { each(change) } else { Ok(ControlFlow::Continue(())) }
+        })
+    }
+
+    /// All of a small tree, in the order of keys.
+    ///
+    /// # Errors
+    /// What the tree answers.
+    pub fn small_scan(&self, tree: SmallTree) -> Result<Vec<(Bytes, Bytes)>> {
+        small_scan(&self.view, tree)
     }
 
     fn end_of(&self, revision: i64) -> Result<Revision, OpError> {

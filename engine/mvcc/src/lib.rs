@@ -20,6 +20,7 @@ mod holds;
 mod index;
 mod inspect;
 mod kv;
+mod load;
 mod meta;
 mod ops;
 mod outcome;
@@ -39,6 +40,7 @@ pub use history::{HistoryBudget, HistoryDone};
 pub use holds::RevisionHold;
 pub use inspect::{Change, ContentCheck, Stored};
 pub use kv::KvRef;
+pub use load::{LoadError, Loader};
 pub use ops::{
     Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, PutOp, RangeEnd, RangeOp, SortOrder,
     SortTarget, TxnOp,

@@ -24,7 +24,7 @@ use cairn_engine::{
 use cairn_mvcc::{SCHEMA, Store};
 use cairn_proto::membershippb::{Member as MemberRecord, RaftAttributes};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -186,7 +186,9 @@ fn make(config: &BootConfig, wal_options: WalOptions, has_log: bool) -> Result<F
         Wal::create(&config.wal_dir, wal_options, Base { index: 0, term: 0, install })?
     };
     let (entries, promise) = match &config.start {
-        Start::New { others } => bootstrap_entries(&founders(config, others)?),
+        Start::New { others } => {
+            bootstrap_entries(&founders(&config.peer_urls, &config.cluster_token, others)?)
+        }
         Start::Join { .. } => (Vec::new(), Promise::default()),
     };
     if wal.last_index() > entries.len() as u64 {
@@ -201,11 +203,36 @@ fn make(config: &BootConfig, wal_options: WalOptions, has_log: bool) -> Result<F
     Ok(Files { db, wal, applied: (0, 0) })
 }
 
+/// Makes the log of a member that is a cluster of its own and has applied nothing, for a store that was filled by
+/// other means and has the number `install`.
+///
+/// # Errors
+/// If there is a log, or it cannot be written.
+pub fn first_log(
+    wal_dir: &Path,
+    mut wal_options: WalOptions,
+    peer_urls: &[String],
+    cluster_token: &str,
+    install: InstallId,
+) -> Result<MemberId, BootError> {
+    let (entries, promise) = bootstrap_entries(&founders(peer_urls, cluster_token, &[])?);
+    let member_id = MemberId::at_bootstrap(peer_urls, cluster_token);
+    wal_options.member_id = member_id.0;
+    let wal = Wal::create(wal_dir, wal_options, Base { index: 0, term: 0, install })?;
+    Log::append(&wal, &entries, Some(promise))?;
+    wal.sync()?;
+    Ok(member_id)
+}
+
 /// The changes with which a cluster begins: its members in the order of their ids (BO-4).
-fn founders(config: &BootConfig, others: &[Vec<String>]) -> Result<Vec<ConfChange>, BootError> {
-    let all = others.iter().chain([&config.peer_urls]);
-    let mut members: Vec<(MemberId, &Vec<String>)> =
-        all.map(|urls| (MemberId::at_bootstrap(urls, &config.cluster_token), urls)).collect();
+fn founders(
+    peer_urls: &[String],
+    cluster_token: &str,
+    others: &[Vec<String>],
+) -> Result<Vec<ConfChange>, BootError> {
+    let all = others.iter().map(Vec::as_slice).chain([peer_urls]);
+    let mut members: Vec<(MemberId, &[String])> =
+        all.map(|urls| (MemberId::at_bootstrap(urls, cluster_token), urls)).collect();
     members.sort_unstable();
     let ids: Vec<MemberId> = members.iter().map(|(id, _)| *id).collect();
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -215,8 +242,8 @@ fn founders(config: &BootConfig, others: &[Vec<String>]) -> Result<Vec<ConfChang
         return Err(BootError::IdZero);
     }
     let cluster_id = ClusterId::of_initial(&ids);
-    let change = |(id, urls): (MemberId, &Vec<String>)| {
-        let raft_attributes = RaftAttributes { peer_urls: urls.clone(), is_learner: false };
+    let change = |(id, urls): (MemberId, &[String])| {
+        let raft_attributes = RaftAttributes { peer_urls: urls.to_vec(), is_learner: false };
         // Name and client URLs are published once the member runs (CL-13): what they are is for each member
         // to say, and the first entries are the same on all.
         let member =

@@ -79,6 +79,41 @@ pub fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes of standard base64 with padding; `None` for anything else.
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let text = text.as_bytes();
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    for (at, chunk) in text.chunks_exact(4).enumerate() {
+        let last = (at + 1) * 4 == text.len();
+        let padding = chunk.iter().rev().take_while(|c| **c == b'=').count();
+        if padding > 2 || padding > 0 && !last {
+            return None;
+        }
+        let mut group = 0u32;
+        for c in &chunk[..4 - padding] {
+            let digit = match c {
+                b'A'..=b'Z' => c - b'A',
+                b'a'..=b'z' => c - b'a' + 26,
+                b'0'..=b'9' => c - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            group = group << 6 | u32::from(digit);
+        }
+        let bytes = (group << (6 * padding)).to_be_bytes();
+        // Bits that no byte has are zero.
+        if bytes[4 - padding..].iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        out.extend_from_slice(&bytes[1..4 - padding]);
+    }
+    Some(out)
+}
+
 /// Puts bytes into a JSON object: under `name` if they are UTF-8, else as base64 under `name_base64`.
 pub fn put<M: SerializeMap>(map: &mut M, name: &str, bytes: &[u8]) -> Result<(), M::Error> {
     match std::str::from_utf8(bytes) {
@@ -163,6 +198,12 @@ mod tests {
         let shown: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
         assert_eq!(shown, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
         assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+        for bytes in [&b""[..], b"f", b"fo", b"foo", b"\xff\xfe\xfd\x00"] {
+            assert_eq!(unbase64(&base64(bytes)).as_deref(), Some(bytes));
+        }
+        for wrong in ["Z", "Zg=", "Zh==", "Zg==Zg==", "Z===", "Zm9=", "Zg!="] {
+            assert_eq!(unbase64(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

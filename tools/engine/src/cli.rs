@@ -118,6 +118,22 @@ pub enum Command {
     #[command(verbatim_doc_comment)]
     Defrag(Defrag),
 
+    /// Write a store as lines of JSON, from which `import` makes another
+    ///
+    /// All keys at the newest checkpoint, or at an older revision with --at, each with its revisions,
+    /// version and lease; with --history all stored changes since the last compaction. A member that
+    /// runs may be exported: all lines are of one revision. Members and users are not part of it.
+    #[command(verbatim_doc_comment)]
+    Export(Export),
+
+    /// Make a data directory of an export
+    ///
+    /// The member that starts on it is a cluster of its own, as one that starts on an empty directory,
+    /// with the revisions, versions and leases of the export. It is made offline, since a server that
+    /// was told all of it would draw others.
+    #[command(verbatim_doc_comment)]
+    Import(Import),
+
     /// Repair a copy of a damaged store, and say what is lost
     ///
     /// The member must not run. DIR stays as it is: a copy is made in TO, repaired and checked, and a
@@ -169,6 +185,44 @@ pub struct Defrag {
 
     /// The data directory to make; it may be there, without a member
     pub to: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    #[command(flatten)]
+    pub store: StoreDir,
+
+    /// The file to make; standard output without one, or for `-`
+    pub file: Option<PathBuf>,
+
+    /// The revision to export the keys at
+    #[arg(long, value_name = "REVISION", conflicts_with = "history")]
+    pub at: Option<i64>,
+
+    /// Export all stored changes
+    #[arg(long)]
+    pub history: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The export; `-` for standard input
+    pub file: PathBuf,
+
+    /// The data directory to make; it may be there, without a member
+    pub dir: PathBuf,
+
+    /// As the member is started with: its id comes of these and of the token
+    #[arg(
+        long = "initial-advertise-peer-urls",
+        value_name = "URLS",
+        default_value = "http://localhost:2380"
+    )]
+    pub peer_urls: String,
+
+    /// As the member is started with
+    #[arg(long = "initial-cluster-token", value_name = "TOKEN", default_value = "etcd-cluster")]
+    pub cluster_token: String,
 }
 
 /// A number of bytes, above zero.

@@ -66,6 +66,8 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Restore(args) => commands::backup::run_restore(args, output),
         Command::Scrub(args) => commands::scrub::run(args, output),
         Command::Defrag(args) => commands::defrag::run(args, output),
+        Command::Export(args) => commands::export::run(args, output),
+        Command::Import(args) => commands::import::run(args, output),
         Command::Surgery(Surgery::PreviousSlot(args)) => commands::surgery::previous_slot(args, output),
         Command::Surgery(Surgery::RebuildSpaceMap(args)) => commands::surgery::rebuild_map(args, output),
         Command::Surgery(Surgery::CutWal(args)) => commands::surgery::cut_wal(args, output),

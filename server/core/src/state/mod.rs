@@ -163,6 +163,22 @@ struct LeaseRecord {
     granted_index: u64,
 }
 
+/// A lease of what the tree of leases holds.
+///
+/// # Errors
+/// [`Fatal::Stored`].
+pub fn stored_lease(value: &Bytes) -> Result<StoredLease, Fatal> {
+    let LeaseRecord { id, ttl_s, remaining_s, granted_index } = decode("lease", value)?;
+    Ok(StoredLease { id, ttl_s, remaining_s, granted_index })
+}
+
+/// Key and value of a lease in the tree of leases.
+pub fn lease_entry(lease: StoredLease) -> ([u8; 8], Bytes) {
+    let StoredLease { id, ttl_s, remaining_s, granted_index } = lease;
+    let value = LeaseRecord { id, ttl_s, remaining_s, granted_index }.encode_to_vec();
+    (id.to_be_bytes(), value.into())
+}
+
 const CLUSTER_ID: &[u8] = b"cluster_id";
 const CLUSTER_VERSION: &[u8] = b"cluster_version";
 
@@ -176,8 +192,7 @@ impl State {
         let mut cluster = ClusterView::default();
         let mut leases = lessor.lock().expect("no one panics while holding the lessor");
         for (_, value) in reader.small_scan(SmallTree::Lease)? {
-            let LeaseRecord { id, ttl_s, remaining_s, granted_index } = decode("lease", &value)?;
-            leases.restore(StoredLease { id, ttl_s, remaining_s, granted_index });
+            leases.restore(stored_lease(&value)?);
         }
         drop(leases);
         for (key, _) in reader.small_scan(SmallTree::Alarm)? {
@@ -425,9 +440,8 @@ impl Applying<'_, '_> {
     }
 
     fn store_lease(&mut self, lease: StoredLease) -> Result<(), Failure> {
-        let StoredLease { id, ttl_s, remaining_s, granted_index } = lease;
-        let value = LeaseRecord { id, ttl_s, remaining_s, granted_index }.encode_to_vec();
-        self.batch.small_put(SmallTree::Lease, &id.to_be_bytes(), value.into())?;
+        let (key, value) = lease_entry(lease);
+        self.batch.small_put(SmallTree::Lease, &key, value)?;
         Ok(())
     }
 

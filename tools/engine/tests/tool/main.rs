@@ -4,6 +4,7 @@
 mod backup;
 mod contents;
 mod damage;
+mod export;
 mod info;
 mod layout;
 mod live;
