@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The README's tour: every line is typed, and answers what the page says.
 //!
-//! Holds     the lines are those of the page, in its order, against one server; none is left out.
+//! Holds     1. the lines are those of the page, in its order, against one server; none is left out;
+//!           2. they are typed where the server was started: its data is in `default.etcd`.
 //! Never     changes what a line prints before it is compared.
 
 use std::process::{Command, Stdio};
@@ -43,13 +44,17 @@ async fn every_line_of_the_tour_answers_as_the_page_says() {
     let Some(etcd) = tools::etcd() else { return };
     let server = Server::start(Program::cairn()).await;
     let lines = tour();
-    assert!(lines.len() >= 12, "the tour has shrunk to {} lines", lines.len());
-    let bin = etcd.etcdctl.parent().expect("a directory").display().to_string();
-    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+    assert!(lines.len() >= 19, "the tour has shrunk to {} lines", lines.len());
+    let programs = [etcd.etcdctl, tools::engine()];
+    let dirs = programs.iter().map(|program| program.parent().expect("a directory").display().to_string());
+    let path = dirs.chain(std::env::var("PATH")).collect::<Vec<_>>().join(":");
+    let here = tempfile::tempdir().expect("a temporary directory");
+    std::os::unix::fs::symlink(server.data_dir(), here.path().join("default.etcd")).expect("a link");
     for line in &lines {
         let output = Command::new("timeout")
             .args([LINE_S, "bash", "-c", &line.typed])
             .env("PATH", &path)
+            .current_dir(&here)
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", server.url())
             .stdin(Stdio::null())

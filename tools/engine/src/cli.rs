@@ -134,6 +134,13 @@ pub enum Command {
     #[command(verbatim_doc_comment)]
     Import(Import),
 
+    /// Measure the engine on a disk: durable inserts, point reads, a scan
+    ///
+    /// Beside the inserts stands the floor: the same bytes in the same batches, appended, summed and
+    /// synced. A disk shared with other work gives other figures each time.
+    #[command(verbatim_doc_comment)]
+    Bench(Bench),
+
     /// Repair a copy of a damaged store, and say what is lost
     ///
     /// The member must not run. DIR stays as it is: a copy is made in TO, repaired and checked, and a
@@ -223,6 +230,24 @@ pub struct Import {
     /// As the member is started with
     #[arg(long = "initial-cluster-token", value_name = "TOKEN", default_value = "etcd-cluster")]
     pub cluster_token: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// A directory on the disk to be measured; a scratch directory is made in it, and removed
+    pub dir: PathBuf,
+
+    /// Keys to insert
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: u64,
+
+    /// Bytes of a value
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(..=1 << 20))]
+    pub value_bytes: u64,
+
+    /// Keys that become durable together
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub batch: u64,
 }
 
 /// A number of bytes, above zero.

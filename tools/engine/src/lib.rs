@@ -68,6 +68,7 @@ fn command(command: &Command, output: &mut Output) -> Outcome {
         Command::Defrag(args) => commands::defrag::run(args, output),
         Command::Export(args) => commands::export::run(args, output),
         Command::Import(args) => commands::import::run(args, output),
+        Command::Bench(args) => commands::bench::run(args, output),
         Command::Surgery(Surgery::PreviousSlot(args)) => commands::surgery::previous_slot(args, output),
         Command::Surgery(Surgery::RebuildSpaceMap(args)) => commands::surgery::rebuild_map(args, output),
         Command::Surgery(Surgery::CutWal(args)) => commands::surgery::cut_wal(args, output),

@@ -5,6 +5,7 @@
 //! Never     reads a flag that `cli` does not have.
 
 pub mod backup;
+pub mod bench;
 pub mod check;
 mod damage;
 pub mod defrag;

@@ -2,6 +2,7 @@
 //! Tests of the program `engine` over stores made with the public API.
 
 mod backup;
+mod bench;
 mod contents;
 mod damage;
 mod export;
