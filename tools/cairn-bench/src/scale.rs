@@ -26,6 +26,9 @@ use crate::table::{Goal, Median, Table, Target, ms, short};
 pub const PAGE_PAIRS: i64 = 500;
 /// Requests in flight while the keys are loaded.
 const LOAD_IN_FLIGHT: usize = 256;
+/// A median is of so many answers at least; for a slow server the time is doubled, up to so many times of it.
+const ANSWERS_MIN: u64 = 5;
+const LENGTHS_MAX: u32 = 16;
 /// The load under which a server is killed.
 const LIGHT_RATE: f64 = 500.0;
 const LIGHT_LENGTH: Duration = Duration::from_secs(2);
@@ -157,17 +160,26 @@ async fn measure(
 
     let mut alone = async |operation: Operation| {
         progress.stage(format!("{name}, {}: ", operation.name()));
-        let load = Load {
-            in_flight: 1,
-            mix: vec![(operation, 1)],
-            span: Span::Window { warmup: plan.length / 5, length: plan.length },
-            ..load.clone()
-        };
-        let measured = load::run(&load, progress).await?;
-        failures.merge(&measured.failures);
-        others.note(&measured);
-        let series = measured.series.get(&operation);
-        Ok::<f64, String>(series.map_or(f64::NAN, |series| ms(series.quantile(0.5))))
+        let mut length = plan.length;
+        loop {
+            let load = Load {
+                in_flight: 1,
+                mix: vec![(operation, 1)],
+                span: Span::Window { warmup: plan.length / 5, length },
+                ..load.clone()
+            };
+            let measured = load::run(&load, progress).await?;
+            failures.merge(&measured.failures);
+            others.note(&measured);
+            let series = measured.series.get(&operation).filter(|series| series.count() >= ANSWERS_MIN);
+            if let Some(series) = series {
+                return Ok::<f64, String>(ms(series.quantile(0.5)));
+            }
+            length *= 2;
+            if length > plan.length * LENGTHS_MAX {
+                return Ok(f64::NAN);
+            }
+        }
     };
     let count_ms = alone(Operation::Count).await?;
     let page_ms = alone(Operation::Range).await?;
