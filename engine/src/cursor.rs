@@ -21,7 +21,7 @@ use crate::overlay::{
     AppendLog, Batch, CELLS_A_LOCK_HOLD, KeyCell, OrderedMap, Overlay, copy_back, copy_forward,
 };
 use crate::schema::{AppendKey, TreeDef, TreeKind};
-use crate::tree::{self, Entry};
+use crate::tree::{self, Entry, join_into};
 use crate::treefile;
 use crate::view::{Published, Value};
 
@@ -75,7 +75,8 @@ impl<'t> Cursor<'t> {
         match tree.kind {
             TreeKind::Append => {
                 layers.extend(own.map(|batch| Layer::OwnAppend { entries: &batch.append[place], at: 0 }));
-                layers.extend(view.overlays().map(|layer| Layer::Append {
+                let filled = view.overlays().filter(|layer| layer.append_lens[place] > 0);
+                layers.extend(filled.map(|layer| Layer::Append {
                     overlay: Arc::clone(&layer.overlay),
                     place,
                     len: layer.append_lens[place],
@@ -166,13 +167,9 @@ impl<'t> Cursor<'t> {
                 });
                 return Ok(false);
             };
-            let head = self.layers[nearest].head(&self.view.checkpoint)?;
-            let (key, value) = head.expect("the nearest layer has a head");
-            self.key.clear();
-            self.key.extend_from_slice(key);
-            self.value = value;
-            for layer in &mut self.layers {
-                if layer.head_key()?.is_some_and(|key| key == self.key) {
+            self.layers[nearest].take(&self.view.checkpoint, &mut self.key, &mut self.value)?;
+            for (i, layer) in self.layers.iter_mut().enumerate() {
+                if i == nearest || layer.head_key()?.is_some_and(|key| key == self.key) {
                     layer.pass(direction);
                 }
             }
@@ -262,24 +259,39 @@ impl Layer<'_> {
         })
     }
 
-    /// Key and value of the head; the value is `None` if it is a tombstone.
-    fn head(&mut self, checkpoint: &Arc<Checkpoint>) -> Result<Option<(&[u8], Option<Value>)>> {
-        Ok(match self {
+    /// Copies the head, which there is; the value is `None` if it is a tombstone.
+    fn take(
+        &mut self,
+        checkpoint: &Arc<Checkpoint>,
+        to: &mut Vec<u8>,
+        value: &mut Option<Value>,
+    ) -> Result<()> {
+        let (key, held) = match self {
             Layer::OwnAppend { entries, at } => {
-                entries.get(*at).map(|(key, value)| (&key[..], Some(Value::from(value.clone()))))
+                let (key, held) = &entries[*at];
+                (&key[..], Some(held.clone()))
             }
-            Layer::Append { overlay, place, len, at } => (*at < *len).then(|| {
+            Layer::Append { overlay, place, at, .. } => {
                 let entry = overlay.append_log(*place).entry(*at);
-                (&entry.key[..], Some(Value::from(entry.value.clone())))
-            }),
-            Layer::Ordered(copied) => {
-                copied.head().map(|(key, value)| (&key[..], value.clone().map(Value::from)))
+                (&entry.key[..], Some(entry.value.clone()))
             }
-            Layer::Tree(tree) => match tree.head()? {
-                None => None,
-                Some(entry) => Some((entry.key(), Some(Value::from_tree(entry.value()?, checkpoint)))),
-            },
-        })
+            Layer::Ordered(copied) => {
+                let (key, held) = copied.head().expect("there is a head");
+                (&key[..], held.clone())
+            }
+            Layer::Tree(tree) => {
+                let entry = tree.head()?.expect("there is a head");
+                match value.as_mut().and_then(|value| value.of_tree(checkpoint)) {
+                    Some(kept) => entry.value_into(kept)?,
+                    None => *value = Some(Value::from_tree(entry.value()?, checkpoint)),
+                }
+                join_into(to, entry.key(), &[]);
+                return Ok(());
+            }
+        };
+        join_into(to, key, &[]);
+        *value = held.map(Value::from);
+        Ok(())
     }
 
     fn pass(&mut self, direction: Direction) {

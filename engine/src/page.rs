@@ -164,6 +164,16 @@ enum Held {
     Map(MapBytes),
 }
 
+impl Held {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Held::Memory(bytes) => bytes,
+            Held::Map(bytes) => bytes,
+        }
+    }
+}
+
 impl PageBuf {
     /// A part of these bytes that holds on to the same memory.
     ///
@@ -173,6 +183,21 @@ impl PageBuf {
     pub fn slice(self, range: Range<usize>) -> PageBuf {
         assert!(range.start <= range.end && range.end <= self.to - self.from, "a slice outside its bytes");
         PageBuf { from: self.from + range.start, to: self.from + range.end, held: self.held }
+    }
+
+    /// Becomes a part of `whole`. From one part to another of the same memory nothing is counted up or down.
+    ///
+    /// # Panics
+    /// If the range is outside.
+    #[inline]
+    pub(crate) fn set_slice(&mut self, whole: &PageBuf, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= whole.to - whole.from, "a slice outside its bytes");
+        // Both are held, so what lies at the same place is the same.
+        if !std::ptr::eq(self.held.bytes(), whole.held.bytes()) {
+            self.held = whole.held.clone();
+        }
+        self.from = whole.from + range.start;
+        self.to = whole.from + range.end;
     }
 
     /// The bytes on their own: as they are if they are in memory, else a copy, so that what is kept for long does not
@@ -209,10 +234,7 @@ impl Deref for PageBuf {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.held {
-            Held::Memory(bytes) => &bytes[self.from..self.to],
-            Held::Map(bytes) => &bytes[self.from..self.to],
-        }
+        &self.held.bytes()[self.from..self.to]
     }
 }
 

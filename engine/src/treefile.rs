@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-
 use crate::error::{Error, Result};
 use crate::io::{MapView, VFile};
 use crate::mutants::planted;
@@ -218,7 +216,7 @@ impl PageSource for Source {
         count(&self.file.counters.extents_read, 1);
         let bytes = npages as usize * PAGE_BYTES;
         if let Some(map) = self.map_of(first, npages) {
-            return Ok(Bytes::from_owner(map.slice(first.byte_offset(), bytes)).into());
+            return Ok(map.slice(first.byte_offset(), bytes).into());
         }
         let mut buf = vec![0; bytes];
         self.file.read(first, &mut buf)?;

@@ -197,7 +197,7 @@ enum Held {
     /// Bytes of the tree file, and the checkpoint that keeps their pages from being written again.
     Tree {
         value: ValueRef,
-        _checkpoint: Arc<Checkpoint>,
+        checkpoint: Arc<Checkpoint>,
     },
 }
 
@@ -212,7 +212,15 @@ impl Value {
     }
 
     pub(crate) fn from_tree(value: ValueRef, checkpoint: &Arc<Checkpoint>) -> Self {
-        Self(Held::Tree { value, _checkpoint: Arc::clone(checkpoint) })
+        Self(Held::Tree { value, checkpoint: Arc::clone(checkpoint) })
+    }
+
+    /// Where a value of the tree of `checkpoint` is kept, to be replaced by another one.
+    pub(crate) fn of_tree(&mut self, checkpoint: &Arc<Checkpoint>) -> Option<&mut ValueRef> {
+        match &mut self.0 {
+            Held::Tree { value, checkpoint: held } if Arc::ptr_eq(held, checkpoint) => Some(value),
+            _ => None,
+        }
     }
 }
 

@@ -269,10 +269,26 @@ impl Layout {
         self.keys(bytes)?.get(index)
     }
 
+    /// Whether some values of the leaf are blobs.
+    #[inline]
+    pub(crate) fn has_blobs(&self) -> bool {
+        self.blobs_at.is_some()
+    }
+
     /// Value `index` of a leaf. A blob's reference lies in the extent at [`Layout::value_span`].
     #[inline]
     pub fn value(&self, bytes: &[u8], index: usize) -> Result<ValueCell, Fault> {
-        let span = self.value_span(bytes, index)?;
+        self.value_at(bytes, index, self.value_span(bytes, index)?)
+    }
+
+    /// The same, of a value whose span is known.
+    #[inline]
+    pub(crate) fn value_at(
+        &self,
+        bytes: &[u8],
+        index: usize,
+        span: std::ops::Range<usize>,
+    ) -> Result<ValueCell, Fault> {
         if !self.bit(bytes, self.blobs_at, index) {
             return Ok(ValueCell::Inline(span));
         }

@@ -52,6 +52,14 @@ impl<'c, S: PageSource> Entry<'c, S> {
         self.cursor.leaf()?.value(&self.cursor.src, &self.cursor.ctx, self.index)
     }
 
+    /// As [`Entry::value`], into `out`: at little cost if that was a value of the same leaf.
+    ///
+    /// # Errors
+    /// As [`get`](super::get).
+    pub fn value_into(&self, out: &mut ValueRef) -> Result<(), Error> {
+        self.cursor.leaf()?.value_into(&self.cursor.src, &self.cursor.ctx, self.index, out)
+    }
+
     /// The value where the leaf holds it, `None` where a blob does.
     ///
     /// # Errors

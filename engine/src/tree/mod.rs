@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub use append::append;
 pub use cursor::{Cursor, Entry};
 pub use merge::{delete_sorted, merge};
+pub(crate) use read::join_into;
 pub use read::{ValueRef, get, weight};
 pub use relocate::{Relocated, Tail, relocate};
 pub use scrub::{Part, Scrubbed, scrub};

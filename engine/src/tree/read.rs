@@ -175,6 +175,17 @@ impl Expect {
     }
 }
 
+/// Reads a byte of each of the first lines of a node, which has its arrays and keys there: what of them is not in the
+/// processor's cache comes together, and not one line after the other as the search asks for them.
+#[inline]
+fn look_ahead(header_page: &[u8]) {
+    const LINE_BYTES: usize = 64;
+    const LINES: usize = 10;
+    let Some(lines) = header_page.first_chunk::<{ LINE_BYTES * LINES }>() else { return };
+    let any = (1..LINES).fold(0, |any, line| any | lines[line * LINE_BYTES]);
+    std::hint::black_box(any);
+}
+
 /// The bytes of an extent, of which the header is right and the touched pages are verified.
 pub(super) struct ExtentBuf {
     buf: PageBuf,
@@ -214,6 +225,9 @@ impl ExtentBuf {
             if sum != crc && !planted("tree-parent-checksum-ignored") {
                 return Err(bad("checksum of a header page", crc.into(), sum.into()));
             }
+        }
+        if !want.blob {
+            look_ahead(&buf);
         }
         let head = Header::decode(&buf).map_err(|fault| ctx.corrupt(want.page, fault))?;
         let blob = head.kind == Kind::Blob;
@@ -340,8 +354,8 @@ impl Node {
     {
         let fault = |fault| self.extent.fault(ctx, fault);
         let span = self.layout.value_span(self.extent.bytes(), index).map_err(fault)?;
-        self.extent.touch(src, ctx, span)?;
-        self.layout.value(self.extent.bytes(), index).map_err(fault)
+        self.extent.touch(src, ctx, span.clone())?;
+        self.layout.value_at(self.extent.bytes(), index, span).map_err(fault)
     }
 
     pub fn value<S>(&self, src: &S, ctx: &Ctx, index: usize) -> Result<ValueRef, Error>
@@ -352,6 +366,22 @@ impl Node {
             ValueCell::Inline(span) => Ok(ValueRef(self.extent.buf.clone().slice(span))),
             ValueCell::Blob(blob) => read_blob(src, ctx, &blob, self.birth()).map(ValueRef),
         }
+    }
+
+    /// As [`Node::value`], into `out`: at little cost if that was a value of this node.
+    pub fn value_into<S>(&self, src: &S, ctx: &Ctx, index: usize, out: &mut ValueRef) -> Result<(), Error>
+    where
+        S: PageSource + ?Sized,
+    {
+        if self.layout.has_blobs() {
+            *out = self.value(src, ctx, index)?;
+            return Ok(());
+        }
+        let bytes = self.extent.bytes();
+        let span = self.layout.value_span(bytes, index).map_err(|fault| self.extent.fault(ctx, fault))?;
+        self.extent.touch(src, ctx, span.clone())?;
+        out.0.set_slice(&self.extent.buf, span);
+        Ok(())
     }
 
     /// Writes the whole of key `index` into `out`. The first key of a branch comes out empty.
@@ -365,15 +395,14 @@ impl Node {
     where
         S: PageSource + ?Sized,
     {
-        out.clear();
         if index == 0 && self.level() > 0 {
+            out.clear();
             return Ok(None);
         }
         let fault = |fault| self.extent.fault(ctx, fault);
         let bytes = self.extent.bytes();
         let cell = self.layout.key(bytes, index).map_err(fault)?;
-        out.extend_from_slice(self.layout.prefix(bytes).map_err(fault)?);
-        out.extend_from_slice(cell.suffix);
+        join_into(out, self.layout.prefix(bytes).map_err(fault)?, cell.suffix);
         if let Some(tail) = &cell.tail {
             out.extend_from_slice(&read_blob(src, ctx, tail, self.birth())?);
         }
@@ -459,6 +488,20 @@ impl Node {
             }
             unequal => Ok(unequal),
         }
+    }
+}
+
+/// Makes `out` the bytes of `head` and `tail`. Where they are as many as before, only bytes are written: whoever reads
+/// the length next does not wait for it.
+#[inline]
+pub(crate) fn join_into(out: &mut Vec<u8>, head: &[u8], tail: &[u8]) {
+    if out.len() == head.len() + tail.len() {
+        out[..head.len()].copy_from_slice(head);
+        out[head.len()..].copy_from_slice(tail);
+    } else {
+        out.clear();
+        out.extend_from_slice(head);
+        out.extend_from_slice(tail);
     }
 }
 
