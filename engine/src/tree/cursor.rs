@@ -229,6 +229,9 @@ impl<S: PageSource> Cursor<S> {
             let Some(level) = step.node.level().checked_sub(1) else { return Ok(true) };
             let ptr = step.node.child(&self.ctx, step.index)?;
             let node = Node::open(&self.src, &self.ctx, &ptr, level, step.node.birth())?;
+            if level == 0 {
+                node.extent().probe(&self.src);
+            }
             // In a branch the last child is the one to enter from behind; a leaf is entered behind its last entry.
             let index = if level > 0 { enter(&node).min(node.count() - 1) } else { enter(&node) };
             self.path.push(Step { node, index });

@@ -192,6 +192,8 @@ pub(super) struct ExtentBuf {
     pub head: Header,
     /// Pages found right, of the first 64.
     touched: Cell<u64>,
+    /// All pages were found readable.
+    probed: Cell<bool>,
 }
 
 impl ExtentBuf {
@@ -240,7 +242,21 @@ impl ExtentBuf {
         if !verified {
             src.set_verified(want.page);
         }
-        Ok(ExtentBuf { buf, head, touched: Cell::new(1) })
+        Ok(ExtentBuf { buf, head, touched: Cell::new(1), probed: Cell::new(false) })
+    }
+
+    /// Finds out with one call whether all pages can be read, for whoever is going to read them all. If not, the page
+    /// that cannot be read is found when it is touched.
+    pub fn probe<S>(&self, src: &S)
+    where
+        S: PageSource + ?Sized,
+    {
+        let npages = u32::from(self.head.npages);
+        let unverified = |page: &u32| !src.is_verified(self.head.page.plus((*page).into()));
+        if let Some(first) = (1..npages).find(unverified) {
+            let found = src.probe(self.head.page.plus(first.into()), npages - first);
+            self.probed.set(found.is_ok());
+        }
     }
 
     /// Verifies the pages of a part of the extent, those that were not yet.
@@ -277,7 +293,9 @@ impl ExtentBuf {
                 return Err(self
                     .fault(ctx, Fault::new("page of an extent", 16, self.head.npages.into(), page as u64)));
             };
-            src.probe(id, 1)?;
+            if !self.probed.get() {
+                src.probe(id, 1)?;
+            }
             let sum = crc::page(crc::salt(ctx.uuid, id, self.head.birth), bytes);
             if sum != stated && !planted("tree-page-checksum-ignored") {
                 return Err(self.fault(ctx, Fault::new("checksum of a page", at, stated.into(), sum.into())));

@@ -85,6 +85,26 @@ fn a_scan_reads_every_node_once() {
 }
 
 #[test]
+fn a_scan_asks_once_for_the_pages_of_each_leaf_whether_they_can_be_read() {
+    let (file, ctx, root) = revisions();
+    let stats = tree::verify(&file, &ctx, &root, &mut |_| {}).expect("a sound tree");
+    file.damage(|_| {});
+    file.remember(true);
+    file.take_counts();
+    file.take_probes();
+    let mut cursor = tree::Cursor::new(&file, &ctx, &root);
+    while let Some(entry) = cursor.next().expect("a sound tree") {
+        entry.value().expect("a sound tree");
+    }
+    assert_eq!(file.take_counts().1, stats.pages, "each page is looked at once");
+    let calls = file.take_probes();
+    // Of each leaf the header page, a second one where the keys go on, and the rest; the pages of branches, and
+    // of the leaf where the scan begins.
+    let most = 3 * stats.leaves + 4 * stats.branches + 8;
+    assert!(calls <= most, "{calls} calls, {most} at most");
+}
+
+#[test]
 fn an_append_rewrites_the_right_spine_and_nothing_else() {
     let (file, mut ctx, root) = revisions();
     let before = file.live();

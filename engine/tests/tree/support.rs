@@ -85,6 +85,8 @@ struct Disk {
     remembers: bool,
     reads: u64,
     probed: u64,
+    /// Calls for that.
+    probes: u64,
 }
 
 impl Disk {
@@ -153,6 +155,11 @@ impl MemFile {
         (std::mem::take(&mut disk.reads), std::mem::take(&mut disk.probed))
     }
 
+    /// Calls since the last one that asked whether pages can be read.
+    pub fn take_probes(&self) -> u64 {
+        std::mem::take(&mut self.0.borrow_mut().probes)
+    }
+
     pub fn live(&self) -> BTreeMap<u64, (u32, u64)> {
         self.0.borrow().live.clone()
     }
@@ -206,6 +213,7 @@ impl PageSource for MemFile {
     fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {
         let mut disk = self.0.borrow_mut();
         disk.probed += u64::from(npages);
+        disk.probes += 1;
         if let Some(Real { map: Some(map), .. }) = &disk.real {
             map.probe(first.byte_offset(), npages as usize * PAGE_BYTES).expect("readable");
         }
