@@ -100,6 +100,7 @@ pub enum Command {
     ///
     /// The member that is started on it has the id of the one that was copied, its cluster id, and
     /// everything that was in the backup. Every page is checked before the directory has a member.
+    /// One of several members of a cluster is refused: it may have voted and acknowledged more since.
     #[command(verbatim_doc_comment)]
     Restore(Restore),
 

@@ -18,7 +18,7 @@ use cairn_engine::{Error, Options};
 use cairn_mvcc::{SCHEMA, Stored};
 use serde::Serialize;
 
-use super::{CheckpointReport, PAGE, log, vfs};
+use super::{CheckpointReport, PAGE, log, members_of, refuse_one_of_several, vfs};
 use crate::bytes::{grouped, size};
 use crate::cli;
 use crate::outcome::{Failure, Outcome, Verdict};
@@ -169,6 +169,10 @@ pub fn run_restore(args: &cli::Restore, output: &mut Output) -> Outcome {
         bytes: metadata.len(),
     };
     let report = Report::new(&args.file, &copied, part, &stored);
+    // Before the first checkpoint the log alone knows of them.
+    let changes = part.entries.iter().filter(|entry| entry.kind != 0).count();
+    let known = members_of(&store)?.len();
+    refuse_one_of_several(if known == 0 { changes } else { known }, "restore it")?;
     drop(store);
     target.finish()?;
     done("restored to", &report, Some(&args.dir), output)

@@ -53,7 +53,11 @@ pub fn readable(stored: &Stored, revision: i64) -> Result<(), Stop> {
     if (oldest..=newest).contains(&revision) {
         return Ok(());
     }
-    let text = format!("revision {revision} cannot be read: the store has revisions {oldest} to {newest}");
+    let has = match newest - oldest {
+        0 => format!("revision {newest} alone"),
+        _ => format!("revisions {oldest} to {newest}"),
+    };
+    let text = format!("revision {revision} cannot be read: the store has {has}");
     Err(Stop::Failure(Failure::Unable(text)))
 }
 

@@ -26,13 +26,16 @@ pub fn run(args: &cli::Get, output: &mut Output) -> Outcome {
     if args.history {
         return history(&dir, &key, output);
     }
-    let message = follow(&dir, &Cell::new(0), |stored: &Stored| {
-        let at = args.at.unwrap_or(stored.revision());
+    let (message, at, newest) = follow(&dir, &Cell::new(0), |stored: &Stored| {
+        let newest = stored.revision();
+        let at = args.at.unwrap_or(newest);
         readable(stored, at)?;
-        Ok(stored.get(&key, at)?)
+        Ok((stored.get(&key, at)?, at, newest))
     })?;
     let Some(message) = message else {
-        eprintln!("engine: there is no key {}", escaped(&key));
+        // Whoever put it a moment ago has to look for it in the log.
+        let newest = if at == newest { ", that of the newest checkpoint" } else { "" };
+        eprintln!("engine: there is no key {} at revision {at}{newest}", escaped(&key));
         return Ok(Verdict::Sound);
     };
     let damaged = || Failure::Damage(format!("the pair of key {} is no pair", escaped(&key)));

@@ -28,12 +28,13 @@ pub mod wal;
 
 use std::sync::Arc;
 
+use cairn_core::state::members::REMOVED;
 use cairn_engine::inspect::Store;
 use cairn_engine::io::{StdVfs, Vfs};
 use cairn_engine::page::PAGE_BYTES;
 use cairn_engine::tree::ExtentKind;
 use cairn_engine::{TreeDef, TreeKind};
-use cairn_mvcc::{SCHEMA, Stored};
+use cairn_mvcc::{SCHEMA, SmallTree, Stored};
 use serde::Serialize;
 
 use crate::outcome::{Failure, Outcome};
@@ -60,6 +61,27 @@ impl CheckpointReport {
             compact_revision: stored.compact_revision(),
         })
     }
+}
+
+/// The ids of the members that a store knows of.
+fn members_of(store: &Store) -> Outcome<Vec<u64>> {
+    let stored = Stored::new(store.view()).map_err(|error| store.judge(error))?;
+    let members = stored.small_scan(SmallTree::Member).map_err(|error| store.judge(error))?;
+    // One that was removed is remembered under its id.
+    let members = members.into_iter().filter(|(_, value)| &value[..] != REMOVED);
+    Ok(members.filter_map(|(key, _)| Some(u64::from_be_bytes(*key.first_chunk()?))).collect())
+}
+
+/// A member of a cluster that comes back under its id without all that it had promised breaks the cluster's own
+/// promises.
+fn refuse_one_of_several(members: usize, what: &str) -> Outcome<()> {
+    if members <= 1 {
+        return Ok(());
+    }
+    Err(Failure::Unable(format!(
+        "it is one of {members} members of a cluster, and may have voted and acknowledged what it would not know any \
+         more: do not {what}, but remove it and add a new member"
+    )))
 }
 
 /// Bytes of a page.

@@ -13,7 +13,7 @@ use cairn_mvcc::SCHEMA;
 use serde::Serialize;
 
 use super::damage::{self, Damage};
-use super::{CheckpointReport, PAGE, check, log, vfs};
+use super::{CheckpointReport, PAGE, check, log, members_of, refuse_one_of_several, vfs};
 use crate::bytes::{counted, grouped, size};
 use crate::cli;
 use crate::copy::{self, AtRest};
@@ -151,6 +151,9 @@ fn what_is_lost(done: &Done, kept: u64, now: &CheckpointReport, has_log: bool) -
         None => "nothing".to_owned(),
         Some(left) if now.applied_index + kept >= left.applied_index && has_log => {
             let between = left.applied_index - now.applied_index;
+            if between == 0 {
+                return "nothing: both checkpoints are of the same state".to_owned();
+            }
             format!("nothing: the log has the {} between the two checkpoints", entries(between))
         }
         Some(left) => format!(
@@ -195,7 +198,8 @@ pub fn cut_wal(args: &cli::Operation, output: &mut Output) -> Outcome {
     let meta = store.slot().meta.clone();
     let install = store.superblock().install;
     let base = Base { index: meta.applied_index, term: meta.applied_term, install };
-    let member = member_of(&store)?;
+    let members = members_of(&store)?;
+    refuse_one_of_several(members.len(), "cut its log")?;
     drop(store);
     let (mut salvaged, reason) = match &case.place.log {
         None => (None, None),
@@ -226,11 +230,9 @@ pub fn cut_wal(args: &cli::Operation, output: &mut Output) -> Outcome {
         None => (nothing(), None, false),
     };
     if part.member_id == 0 {
-        part.member_id = member.ok_or_else(|| {
-            Failure::Unable(
-                "nothing of the log says whose it was, and the store has not one member: restore a backup"
-                    .into(),
-            )
+        part.member_id = members.first().copied().ok_or_else(|| {
+            let why = "nothing of the log says whose it was, and the store has no member: restore a backup";
+            Failure::Unable(why.into())
         })?;
     }
     case.copy_store()?;
@@ -239,21 +241,6 @@ pub fn cut_wal(args: &cli::Operation, output: &mut Output) -> Outcome {
     let to_index = known.filter(|known| *known >= from_index);
     let lost = (!complete).then_some(Lost { from_index, to_index });
     case.finish("cut-wal", Done { lost, repaired, ..Done::default() }, output)
-}
-
-/// The member of a store that has only one.
-fn member_of(store: &Store) -> Outcome<Option<u64>> {
-    let tree = super::tree_named("member")?;
-    let view = store.view();
-    let mut cursor = view.cursor(tree);
-    let mut members = Vec::new();
-    while let Some((key, value)) = cursor.next()? {
-        // A member that was removed is remembered under its id, by this word.
-        if &value[..] != b"removed" {
-            members.extend(key.first_chunk().map(|id| u64::from_be_bytes(*id)));
-        }
-    }
-    Ok(Some(members).filter(|members| members.len() == 1).map(|members| members[0]))
 }
 
 fn print(report: &Report, output: &mut Output) -> Outcome<()> {

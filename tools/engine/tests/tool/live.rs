@@ -16,7 +16,7 @@ const GIVEN_UP_MAX: usize = 200;
 const GIVEN_UP: [&str; 4] = [
     "was written again while it was read",
     "was written faster than it could be copied",
-    "cannot be read: the store has revisions",
+    "cannot be read: the store has revision",
     "the store was compacted meanwhile",
 ];
 /// The writer stands still, with everything open and locked, during one look in so many.

@@ -224,3 +224,37 @@ fn surgery_needs_consent_a_member_at_rest_and_a_reason() {
     assert!(ran.err.contains("nothing of the log says whose it was"), "{}", ran.err);
     assert!(!temp.path().join("to").exists());
 }
+
+#[test]
+fn a_member_of_a_cluster_does_not_come_back_without_what_it_promised() {
+    let mut world = World::new();
+    [7, 8, 9].into_iter().for_each(|id| world.member(id));
+    world.checkpoint();
+    let temp = world.stop();
+    let dir = temp.path();
+    let why = "engine: it is one of 3 members of a cluster";
+    engine(dir, &["backup", "store", "b"]).with(0);
+    let ran = engine(dir, &["restore", "b", "to"]);
+    assert!(ran.code == 2 && ran.err.starts_with(why), "{}", ran.err);
+    fs::remove_dir_all(dir.join("store/member/wal")).expect("removes");
+    let ran = engine(dir, &["surgery", "cut-wal", "store", "to", YES]);
+    assert!(ran.code == 2 && ran.err.starts_with(why), "{}", ran.err);
+    assert!(!dir.join("to").exists());
+}
+
+#[test]
+fn a_log_that_is_gone_is_begun_anew_for_the_only_member() {
+    let mut world = World::new();
+    world.member(7);
+    world.put("a", b"b", 0);
+    world.checkpoint();
+    let temp = world.stop();
+    fs::remove_dir_all(temp.path().join("store/member/wal")).expect("removes");
+    let out = engine(temp.path(), &["surgery", "cut-wal", "store", "to", YES]).with(0);
+    assert!(
+        out.contains("lost        any entry of the log from 3 on: whether there was one is not known"),
+        "{out}"
+    );
+    let verified = engine(temp.path(), &["wal", "verify", "to"]).with(0);
+    assert!(verified.contains("  member      7\n") && verified.contains("none, after index 2"), "{verified}");
+}

@@ -17,7 +17,7 @@ use cairn_engine::inspect;
 use cairn_engine::io::{StdVfs, Vfs};
 use cairn_engine::wal::{Base, Entry, HardState, Record, Wal, WalOptions};
 use cairn_engine::{Db, InstallId, Options, TreeDef};
-use cairn_mvcc::{DeleteOp, KeyRange, PurgeBudget, PurgeProgress, PutOp, RangeEnd, SCHEMA, Store};
+use cairn_mvcc::{DeleteOp, KeyRange, PurgeBudget, PurgeProgress, PutOp, RangeEnd, SCHEMA, SmallTree, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,6 +79,14 @@ impl World {
         let keys = KeyRange { key: Bytes::copy_from_slice(key.as_bytes()), end: RangeEnd::Single };
         let deleted = batch.delete_range(&DeleteOp { keys, prev_kv: false }).expect("deletes").deleted;
         assert_eq!(deleted, 1, "{key}");
+        batch.commit(index, 1).expect("commits");
+    }
+
+    /// Takes down a member, by its id alone: what else is known of it the tool does not look at.
+    pub fn member(&mut self, id: u64) {
+        let index = self.log(format!("member {id}").into_bytes());
+        let mut batch = self.store.batch().expect("begins");
+        batch.small_put(SmallTree::Member, &id.to_be_bytes(), Bytes::from_static(b"a member")).expect("puts");
         batch.commit(index, 1).expect("commits");
     }
 
