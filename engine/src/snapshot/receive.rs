@@ -7,7 +7,8 @@
 //!              resumed from there;
 //!           3. the file has a store's name only after the walk from the roots reached exactly what was received,
 //!              and all of it is durable; pages that are not in use are holes;
-//!           4. memory is one frame, and one bit for each page.
+//!           4. memory is one frame, and one bit for each page up to the last in use; a file that is emptier than what
+//!              came can pay for is refused, so a few bytes cannot ask for much.
 //! Never     touches a file that is in use.
 //!
 //! The three newest slots of the new store are one checkpoint under its own and the next two numbers: so its free pages
@@ -35,6 +36,10 @@ use crate::space::{FIRST_DATA, LivePages, REUSE_AFTER};
 use crate::tree;
 use crate::treefile::{Source, TreeFile};
 use crate::view::CommitMeta;
+
+/// Memory for the map of a file from which nothing came yet: 32 GiB of it may be empty. Beyond that, each byte of
+/// map wants one of pages that came, so a file may be 32,768 times as large as what is in it.
+const EMPTY_MAP_BYTES: u64 = 1 << 20;
 
 /// A store on its way in.
 #[derive(Debug)]
@@ -200,11 +205,12 @@ impl Receiver {
 
     fn check_frame(&self, header: &Header, frame: &FrameHeader, pages: &[u8]) -> Result<()> {
         let (first, npages) = (frame.page.get(), usize::from(frame.npages));
-        let mut place = LivePages::default();
+        let end_max = (EMPTY_MAP_BYTES + self.at.pages * PAGE_BYTES as u64) * 8;
         for (what, expected, found) in [
             ("number of a frame", self.at.frames, frame.number),
             ("order of frames", self.at.page.max(first), first),
-            ("pages among the bitmaps", 1, place.add(first, npages as u64).into()),
+            ("end of a frame in a file that is nearly empty", end_max.min(first), first),
+            ("pages among the bitmaps", 1, LivePages::may_have(first, npages as u64).into()),
         ] {
             if expected != found {
                 return Err(self.broken(Fault::new(what, 0, expected, found)));
@@ -378,5 +384,31 @@ impl Received<'_> {
             previous_crc = slot::crc(&bytes);
         }
         file.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimVfs;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_frame_far_behind_all_that_came_asks_for_no_memory() {
+        let mut options = Options::default();
+        let disk = SimVfs::new();
+        disk.create_dir(Path::new("/copy")).expect("a directory");
+        options.vfs = Arc::new(disk);
+        let mut receiver = Receiver::new(Path::new("/copy/incoming.tmp"), options).expect("a file");
+        let far = 1 << 36;
+        let meta = CommitMeta { applied_index: 1, applied_term: 1, owner: Bytes::new() };
+        let header = Header { uuid: 7, seq: 1, meta, stamp: 0, high_water: far + 1000, pages: 1 };
+        receiver.push(&header.encode()).expect("a header is taken as it is");
+        let page = [0; PAGE_BYTES];
+        let frame = FrameHeader::new(&header, 0, PageId::new(far + 10), &page);
+        let refused = receiver.push(&[&frame.encode(&header)[..], &page].concat());
+        let Err(Error::Transfer(why)) = refused else { panic!("{refused:?}") };
+        assert_eq!(why.what, "end of a frame in a file that is nearly empty");
+        assert_eq!(receiver.live, LivePages::default());
     }
 }

@@ -37,13 +37,19 @@ impl LivePages {
         })
     }
 
+    /// Whether `n` pages from `start` are what one region has beside its bitmaps.
+    pub(crate) fn may_have(start: u64, n: u64) -> bool {
+        let (region, at) = super::locate(start);
+        at + n <= REGION_PAGES && start >= first_data(region as u64)
+    }
+
     /// Adds `n` pages from `start`. `false` if any of them is there already, or they are not what one region has
     /// beside its bitmaps.
     pub(crate) fn add(&mut self, start: u64, n: u64) -> bool {
-        let (region, at) = super::locate(start);
-        if at + n > REGION_PAGES || start < first_data(region as u64) {
+        if !Self::may_have(start, n) {
             return false;
         }
+        let (region, at) = super::locate(start);
         while self.0.len() <= region {
             self.0.push(Bits::new());
         }
