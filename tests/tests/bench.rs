@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use cairn_tests::tools;
+use cairn_tests::{scale, tools};
 
 /// The load generator in release, as its figures want it.
 fn cairn_bench() -> PathBuf {
@@ -67,6 +67,38 @@ fn scale_restarts_a_killed_server_and_has_a_figure_for_each_goal() {
     let names: Vec<&str> = goals.iter().map(|(name, ..)| name.as_str()).collect();
     assert_eq!(names, ["memory", "file", "count", "page", "restart"]);
     assert!(goals.iter().all(|(_, ratio, _)| *ratio > 0.0));
+}
+
+// One command for issue and machine alike: `cargo xtask full compaction` runs the large numbers.
+#[test]
+fn puts_beside_a_compaction_have_a_figure_for_each_goal() {
+    let cairn = tools::cairn();
+    let program = cairn.to_str().expect("a path in the build directory");
+    let number = |ci: usize, full: usize| scale::count(ci, full).to_string();
+    let (revisions, keys) = (number(40_000, 1_000_000), number(4000, 100_000));
+    let (rounds, seconds) = (number(1, 3), number(5, 20));
+    let (output, text) = run(&[
+        "compaction",
+        "--server",
+        program,
+        "--revisions",
+        &revisions,
+        "--keys",
+        &keys,
+        "--rounds",
+        &rounds,
+        "--seconds",
+        &seconds,
+    ]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "all puts are answered, and each compaction is done in its window"
+    );
+    let goals = goals(&text);
+    let names: Vec<&str> = goals.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["compaction.p99", "compaction.longest"]);
+    text.lines().filter(|line| line.starts_with("compaction.")).for_each(|line| println!("score: {line}"));
 }
 
 #[test]

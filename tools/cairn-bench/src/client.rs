@@ -21,8 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::request::Operation;
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WINDOW_BYTES: u32 = 16 << 20;
 /// Lets an answer of many pairs come in few frames.
@@ -44,11 +42,11 @@ impl Endpoint {
         self.port
     }
 
-    fn uri(&self, operation: Operation) -> Uri {
+    fn uri(&self, path: &'static str) -> Uri {
         Uri::builder()
             .scheme("http")
             .authority(self.authority.as_str())
-            .path_and_query(operation.path())
+            .path_and_query(path)
             .build()
             .expect("the authority was parsed as one, and the path is ours")
     }
@@ -121,12 +119,12 @@ impl Connection {
         Ok(Connection { endpoint: endpoint.clone(), send, driver })
     }
 
-    /// A caller of one method; any number may call at once.
-    pub fn caller(&self, operation: Operation) -> Caller {
+    /// A caller of the method at `path`; any number may call at once.
+    pub fn caller(&self, path: &'static str) -> Caller {
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        Caller { send: self.send.clone(), uri: self.endpoint.uri(operation), headers }
+        Caller { send: self.send.clone(), uri: self.endpoint.uri(path), headers }
     }
 }
 

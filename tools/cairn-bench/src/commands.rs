@@ -14,7 +14,7 @@ use crate::args::{Args, Command, Flag, Usage};
 use crate::client::Endpoint;
 use crate::request::{KEY_BYTES_MAX, KEY_BYTES_MIN, Operation, Shape};
 use crate::server::Spec;
-use crate::{compare, scale, single};
+use crate::{compaction, compare, scale, single};
 
 /// All requests were answered, and every goal has a figure (met or missed).
 pub const EXIT_OK: u8 = 0;
@@ -155,6 +155,37 @@ member/snap/db or member/engine.db), count of all keys, page of 500, then kill -
 the time from restart to the first linearizable get. Goals: memory at most a quarter, restart a tenth, file
 1.4 times, count a hundredth, page a tenth of the left server's.";
 
+const COMPACTION_FLAGS: &[Flag] = &[
+    Flag {
+        name: "server",
+        value: "CMD",
+        default: "cairn",
+        help: "the server to be judged, [NAME=]PROGRAM ARGUMENTS",
+    },
+    Flag {
+        name: "revisions",
+        value: "N",
+        default: "1000000",
+        help: "how many revisions each compaction makes unreadable, at least",
+    },
+    Flag { name: "in-flight", value: "N", default: "64", help: "puts at once, over all connections" },
+    Flag { name: "rounds", value: "N", default: "3", help: "windows without and with a compaction, in turn" },
+    CONNECTIONS,
+    KEYS,
+    KEY_BYTES,
+    VALUE_BYTES,
+    Flag { name: "seconds", value: "S", default: "20", help: "how long each window is" },
+    WARMUP,
+    PINNED,
+    DIR,
+    JSON,
+];
+const COMPACTION_NOTES: &str = "\
+Starts the server in an empty directory. A round puts each key until the wanted number of revisions is
+superseded, then measures puts of random keys, and then the same while a compaction at the current revision is
+asked for with `physical`, which is answered when it is purged. Goals: p99 and the longest put at most 1.5
+times those without.";
+
 macro_rules! load_command {
     ($name:literal, $about:literal $(, $more:expr)?) => {
         Command { name: $name, about: $about, flags: &[LOAD_FLAGS $(, $more)?], notes: LOAD_NOTES }
@@ -180,6 +211,12 @@ pub static COMMANDS: &[Command] = &[
         flags: &[SCALE_FLAGS],
         notes: SCALE_NOTES,
     },
+    Command {
+        name: "compaction",
+        about: "Puts with a large compaction beside them and without, in turn.",
+        flags: &[COMPACTION_FLAGS],
+        notes: COMPACTION_NOTES,
+    },
 ];
 
 fn overview() -> String {
@@ -203,6 +240,7 @@ enum Wanted {
     Single(single::Plan),
     Compare(compare::Plan),
     Scale(scale::Plan),
+    Compaction(compaction::Plan),
 }
 
 /// Runs the tool with these words after its name.
@@ -240,6 +278,7 @@ fn measure(wanted: Wanted) -> Result<bool, String> {
                 Wanted::Single(plan) => single::run(&plan).await,
                 Wanted::Compare(plan) => compare::run(&plan).await,
                 Wanted::Scale(plan) => scale::run(&plan).await,
+                Wanted::Compaction(plan) => compaction::run(&plan).await,
             }
         };
         // A server that was started ends with the work that is dropped here.
@@ -270,6 +309,7 @@ fn wanted(words: &[String]) -> Result<Wanted, Usage> {
     match command.name {
         "compare" => Ok(Wanted::Compare(compare_plan(&args)?)),
         "scale" => Ok(Wanted::Scale(scale_plan(&args)?)),
+        "compaction" => Ok(Wanted::Compaction(compaction_plan(&args)?)),
         name => Ok(Wanted::Single(single_plan(name, &args)?)),
     }
 }
@@ -324,10 +364,13 @@ fn single_plan(name: &str, args: &Args) -> Result<single::Plan, Usage> {
     })
 }
 
+fn spec(args: &Args, name: &str) -> Result<Spec, Usage> {
+    Spec::parse(args.required(name)?).map_err(|e| Usage(format!("--{name}: {e}")))
+}
+
 /// Both servers, with names that tell them apart.
 fn sides(args: &Args) -> Result<[Spec; 2], Usage> {
-    let spec = |name: &str| Spec::parse(args.required(name)?).map_err(|e| Usage(format!("--{name}: {e}")));
-    let (mut left, mut right) = (spec("left")?, spec("right")?);
+    let (mut left, mut right) = (spec(args, "left")?, spec(args, "right")?);
     if left.name == right.name {
         left.name += " (left)";
         right.name += " (right)";
@@ -368,6 +411,22 @@ fn scale_plan(args: &Args) -> Result<scale::Plan, Usage> {
     })
 }
 
+fn compaction_plan(args: &Args) -> Result<compaction::Plan, Usage> {
+    Ok(compaction::Plan {
+        server: spec(args, "server")?,
+        shape: shape(args, 0)?,
+        revisions: args.number("revisions", 1..=1 << 40)?,
+        in_flight: args.number("in-flight", 1..=IN_FLIGHT_MAX)?,
+        connections: args.number("connections", 1..=CONNECTIONS_MAX)?,
+        rounds: args.number("rounds", 1..=1000)?,
+        warmup: args.seconds("warmup", 0.0..=SECONDS_MAX)?,
+        length: args.seconds("seconds", SECONDS_MIN..=SECONDS_MAX)?,
+        pinned: args.is_given("pinned"),
+        dir: dir(args),
+        json: args.is_given("json"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,6 +459,7 @@ mod tests {
             "compare --left '",
             "compare --in-flight 64,0",
             "scale --restarts many",
+            "compaction --rounds 0",
         ];
         let table: Vec<String> = lines.iter().map(|line| format!("{line:<27} {}", said(line))).collect();
         expect![[r#"
@@ -417,7 +477,8 @@ mod tests {
             compare --rounds 0          --rounds is 0, and must be 1 to 1000; see cairn-bench compare --help
             compare --left '            --left: a quote is open in "'"
             compare --in-flight 64,0    --in-flight is 0, and must be 1 to 100000; see cairn-bench compare --help
-            scale --restarts many       --restarts "many": invalid digit found in string; see cairn-bench scale --help"#]].assert_eq(&table.join("\n"));
+            scale --restarts many       --restarts "many": invalid digit found in string; see cairn-bench scale --help
+            compaction --rounds 0       --rounds is 0, and must be 1 to 1000; see cairn-bench compaction --help"#]].assert_eq(&table.join("\n"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod commands;
 
 mod args;
 mod client;
+mod compaction;
 mod compare;
 mod histogram;
 mod load;

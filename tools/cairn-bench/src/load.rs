@@ -245,7 +245,8 @@ pub async fn run(load: &Load, progress: &mut Progress) -> Result<Measured, Strin
     });
     let mut workers = JoinSet::new();
     for (number, connection) in (0..load.in_flight).zip(connections.iter().cycle()) {
-        let callers = load.mix.iter().map(|(operation, weight)| (connection.caller(*operation), *weight));
+        let callers =
+            load.mix.iter().map(|(operation, weight)| (connection.caller(operation.path()), *weight));
         let worker = Worker {
             callers: callers.collect(),
             templates: Arc::clone(&templates),

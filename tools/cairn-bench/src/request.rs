@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
+    CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
 };
 use prost::Message;
 
@@ -24,6 +24,8 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// Compressed flag and length before each message of gRPC.
 pub const GRPC_HEAD_BYTES: usize = 5;
+
+pub const COMPACT_PATH: &str = "/etcdserverpb.KV/Compact";
 
 /// What one request does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -127,12 +129,7 @@ impl Template {
     pub fn new(operation: Operation, shape: &Shape) -> Template {
         // No message holds a run of 0xff but where this key stands: values are printable, tags are small.
         let placeholder = vec![0xff; shape.key_bytes];
-        let message = operation.encode(Bytes::from(placeholder.clone()), shape);
-        let mut frame = Vec::with_capacity(GRPC_HEAD_BYTES + message.len());
-        frame.push(0);
-        frame
-            .extend_from_slice(&u32::try_from(message.len()).expect("a request fits in 4 GiB").to_be_bytes());
-        frame.extend_from_slice(&message);
+        let frame = framed(&operation.encode(Bytes::from(placeholder.clone()), shape));
         let mut key_at = Vec::new();
         let mut at = GRPC_HEAD_BYTES;
         while at + placeholder.len() <= frame.len() {
@@ -162,6 +159,20 @@ impl Template {
         }
         Bytes::from(frame)
     }
+}
+
+/// The frame that asks for a compaction and is answered once all that it made unreadable is purged.
+pub fn compaction(revision: u64) -> Bytes {
+    let revision = i64::try_from(revision).expect("revisions are below 2^63");
+    framed(&CompactionRequest { revision, physical: true }.encode_to_vec()).into()
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(GRPC_HEAD_BYTES + message.len());
+    frame.push(0);
+    frame.extend_from_slice(&u32::try_from(message.len()).expect("a request fits in 4 GiB").to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
 }
 
 /// Writes the key of this index over all of `key`.

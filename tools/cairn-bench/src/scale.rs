@@ -246,7 +246,7 @@ async fn kill_under_load(server: Server, load: &Load, progress: &mut Progress) -
 async fn count(place: &Place, shape: &Shape) -> Result<u64, String> {
     let connection = Connection::open(&place.endpoint()).await?;
     let frame = Template::new(Operation::Count, shape).frame(0);
-    let answer = connection.caller(Operation::Count).call(frame).await;
+    let answer = connection.caller(Operation::Count.path()).call(frame).await;
     let body = answer.map_err(|e| format!("count after a restart: {e}"))?;
     reply::read_range(&body).map(|answer| answer.count).map_err(|e| format!("count after a restart: {}", e.0))
 }

@@ -198,7 +198,7 @@ impl Server {
         let frame = Template::new(Operation::Get, &shape).frame(0);
         loop {
             if let Ok(connection) = Connection::open(&self.endpoint).await {
-                let mut caller = connection.caller(Operation::Get);
+                let mut caller = connection.caller(Operation::Get.path());
                 let answer = tokio::time::timeout(Duration::from_secs(1), caller.call(frame.clone())).await;
                 if let Ok(Ok(body)) = answer
                     && reply::read_range(&body).is_ok()
