@@ -36,7 +36,7 @@ pub(crate) struct Loaded {
 type Versions = Vec<(Version, Bits)>;
 
 /// Reads the map of checkpoint `chosen`. `before` are the slots of the two checkpoints before it as far as
-/// they are whole; `file_pages` is the length of the file; `read` reads one page; `walk` lists the extents
+/// they are whole; `file_pages` is the length of the file; `read` reads from a page on; `walk` lists the extents
 /// that the chosen checkpoint reaches, and is only called if the map is damaged.
 pub(crate) fn load(
     uuid: u64,
@@ -50,16 +50,16 @@ pub(crate) fn load(
     let span = known.max(chosen.high_water);
     let mut all: Vec<Versions> = Vec::new();
     let mut newer = Vec::new();
-    let mut page = vec![0; PAGE_BYTES];
+    let mut pages = vec![0; TURNS as usize * PAGE_BYTES];
     for region in 0..regions(file_pages) {
         let mut versions = Versions::new();
-        for turn in 0..TURNS {
+        let first = bitmap::map_page(region, 0);
+        let there = TURNS.min(file_pages.saturating_sub(first.get())) as usize;
+        // A file may end inside them, or before those of the first region.
+        read(first, &mut pages[..there * PAGE_BYTES])?;
+        for (turn, page) in (0..TURNS).zip(pages[..there * PAGE_BYTES].chunks(PAGE_BYTES)) {
             let at = bitmap::map_page(region, turn);
-            if at.get() >= file_pages {
-                break;
-            }
-            read(at, &mut page)?;
-            let Some((seq, bits, crc)) = bitmap::decode(&page, uuid, region) else { continue };
+            let Some((seq, bits, crc)) = bitmap::decode(page, uuid, region) else { continue };
             if seq > chosen.seq { newer.push(at) } else { versions.push((Version { seq, turn, crc }, bits)) }
         }
         versions.sort_by_key(|(version, _)| version.seq);
@@ -155,6 +155,7 @@ fn add_free(space: &mut Space, pending: &Pending) {
             space.regions[region].free.add(start, n);
             space.free_pages += n;
         }
+        space.note_room(region);
     }
 }
 

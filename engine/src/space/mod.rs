@@ -16,6 +16,7 @@ mod holes;
 mod live;
 mod load;
 mod pending;
+mod rooms;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub(crate) use live::LivePages;
 pub(crate) use load::{Loaded, Previous, load};
 pub(crate) use pending::REUSE_AFTER;
 use pending::{Dead, Pending};
+use rooms::Rooms;
 
 use crate::mutants::planted;
 use crate::page::PageId;
@@ -62,6 +64,8 @@ impl Region {
 pub(crate) struct Space {
     uuid: u64,
     regions: Vec<Region>,
+    /// The largest free extent of each region.
+    rooms: Rooms,
     pending: Pending,
     /// Pages that are surely there to be written.
     file_pages: u64,
@@ -121,6 +125,7 @@ impl Space {
         Self {
             uuid,
             regions: Vec::new(),
+            rooms: Rooms::default(),
             pending: Pending::default(),
             file_pages: 0,
             len_pages: 0,
@@ -173,9 +178,25 @@ impl Space {
     }
 
     fn take_below(&mut self, n: u64, end: u64) -> Option<u64> {
-        let regions = self.regions.iter_mut().zip((0..end).step_by(REGION_PAGES as usize));
-        let mut fitting = regions.filter(|(region, _)| region.free.largest() >= n);
-        fitting.find_map(|(region, start)| Some(start + region.free.take(n, end - start)?))
+        let mut from = 0;
+        while let Some(region) = self.rooms.find(from, n) {
+            let start = region as u64 * REGION_PAGES;
+            if start >= end {
+                return None;
+            }
+            // What the region in which the end lies has may all be behind that.
+            if let Some(at) = self.regions[region].free.take(n, end - start) {
+                self.note_room(region);
+                return Some(start + at);
+            }
+            from = region + 1;
+        }
+        None
+    }
+
+    /// What is free of a region has changed.
+    fn note_room(&mut self, region: usize) {
+        self.rooms.set(region, self.regions[region].free.largest());
     }
 
     /// From now on nothing is taken from `floor` on as long as there is room below.
@@ -261,7 +282,7 @@ impl Space {
         let before = self.file_pages;
         self.file_pages = file_pages.max(before);
         self.len_pages = self.len_pages.max(self.file_pages);
-        for region in 0..regions(self.file_pages) {
+        for region in before / REGION_PAGES..regions(self.file_pages) {
             if region as usize == self.regions.len() {
                 self.regions.push(Region::new());
             }
@@ -362,15 +383,19 @@ impl Space {
         if file_pages >= self.file_pages {
             return;
         }
-        let keep = regions(file_pages) as usize;
+        let (keep, before) = (regions(file_pages) as usize, self.regions.len());
         for region in self.regions.drain(keep.min(self.regions.len())..) {
             self.free_pages -= region.free.iter().map(|(_, n)| n).sum::<u64>();
             self.hole_pages -= region.backing.hole_pages();
+        }
+        for region in keep..before {
+            self.rooms.set(region, 0);
         }
         if let Some(region) = self.regions.last_mut() {
             let start = (keep as u64 - 1) * REGION_PAGES;
             self.free_pages -= region.free.truncate(file_pages - start);
             self.hole_pages -= region.backing.truncate(file_pages - start);
+            self.note_room(keep - 1);
         }
         self.file_pages = file_pages;
     }
@@ -404,6 +429,7 @@ impl Space {
         // A file that was cut and has pending space beyond its end does not exist: `end` counts pending.
         let (region, at) = locate(start);
         self.regions[region].free.add(at, n);
+        self.note_room(region);
         self.free_pages += n;
     }
 }

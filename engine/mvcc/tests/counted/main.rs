@@ -2,6 +2,7 @@
 //! What puts, reads and upkeep cost, counted: bytes, syncs, pages, checksums and allocations, each with a bound.
 
 mod alloc;
+mod huge;
 mod member;
 mod puts;
 mod reads;
