@@ -111,6 +111,13 @@ pub(crate) struct Written {
     pub(crate) crc: u32,
 }
 
+/// A checkpoint that was replaced while somebody may have held it.
+pub(crate) struct Retained {
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    /// When its owner first looked and it was held, in the owner's time.
+    pub(crate) since_ms: Option<u64>,
+}
+
 /// What the thread that makes checkpoints holds; readers and the writer never do.
 pub(crate) struct Checkpointer {
     pub(crate) uuid: u64,
@@ -118,7 +125,7 @@ pub(crate) struct Checkpointer {
     pub(crate) space: Space,
     pub(crate) building: Option<Building>,
     /// Checkpoints that were published and replaced: this list is the table of readers.
-    pub(crate) retained: Vec<Arc<Checkpoint>>,
+    pub(crate) retained: Vec<Retained>,
     /// The newest slots written, oldest first; the last is the current checkpoint's.
     pub(crate) written: VecDeque<Written>,
     /// The newest checkpoint whose slot is durable.
@@ -152,9 +159,8 @@ impl Checkpointer {
         let state = inner.published();
         let Some(frozen) = state.frozen.clone() else { return false };
         let seq = self.newest().seq + 1;
-        // Whoever is alone with a checkpoint can let go of it: no reader can come back to it.
-        self.retained.retain_mut(|checkpoint| Arc::get_mut(checkpoint).is_none());
-        let readers: Vec<u64> = self.retained.iter().map(|checkpoint| checkpoint.seq).collect();
+        self.forget_unheld();
+        let readers: Vec<u64> = self.retained.iter().map(|retained| retained.checkpoint.seq).collect();
         self.space.begin(seq, &readers);
         let waiting = inner.purges();
         let purges_taken = waiting.len();
@@ -176,6 +182,21 @@ impl Checkpointer {
             frozen: frozen.captured,
         });
         true
+    }
+
+    /// Whoever is alone with a checkpoint can let go of it: no reader can come back to it.
+    fn forget_unheld(&mut self) {
+        self.retained.retain_mut(|retained| Arc::get_mut(&mut retained.checkpoint).is_none());
+    }
+
+    /// How long the oldest reader of a checkpoint that was replaced has been seen to hold it.
+    pub(crate) fn oldest_reader_ms(&mut self, now_ms: u64) -> u64 {
+        self.forget_unheld();
+        let ages = self
+            .retained
+            .iter_mut()
+            .map(|retained| now_ms.saturating_sub(*retained.since_ms.get_or_insert(now_ms)));
+        ages.max().unwrap_or(0)
     }
 
     /// Step 1 of the protocol: nodes are built slice by slice, and written into free extents.
@@ -262,7 +283,7 @@ impl Checkpointer {
         inner.replace_purges(building.purges_taken, building.purges);
         let next = Arc::new(Checkpoint::new(slot, building.roots, building.ctxs, source));
         let before = inner.publish_checkpoint(next);
-        self.retained.push(before);
+        self.retained.push(Retained { checkpoint: before, since_ms: None });
         count(&self.file.counters.checkpoints, 1);
     }
 

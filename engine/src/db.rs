@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     /// What the log has durably, as its owner said last; `NEVER` if the owner has no log.
     log_durable: AtomicU64,
     pub(crate) log_floor: AtomicU64,
+    /// Age of the oldest reader when its owner looked last.
+    oldest_reader_ms: AtomicU64,
     pub(crate) size: SizeMark,
     holds: Arc<Holds>,
     pub(crate) pins: Pins,
@@ -136,6 +138,7 @@ impl Db {
             frozen_seq: AtomicU64::new(0),
             log_durable: AtomicU64::new(NEVER),
             log_floor: AtomicU64::new(0),
+            oldest_reader_ms: AtomicU64::new(0),
             size: SizeMark::new(size_mark),
             pins: Pins::default(),
             holds,
@@ -254,6 +257,16 @@ impl Db {
         self.0.log_floor.load(Ordering::Acquire)
     }
 
+    /// Looks who still holds a checkpoint that was replaced, given the owner's time, and since when that has been so:
+    /// for the age of the oldest reader in [`Stats`], which is as old as the last call. Waits for a step of a checkpoint
+    /// to end.
+    pub fn note_readers(&self, now_ms: u64) {
+        let mut checkpointer = self.0.checkpointer();
+        let age_ms = checkpointer.oldest_reader_ms(now_ms);
+        self.0.oldest_reader_ms.store(age_ms, Ordering::Relaxed);
+        self.0.set_figures(&checkpointer);
+    }
+
     /// Memory of the active and the frozen overlay. Its owner slows down as it nears twice
     /// [`Options::overlay_bytes`].
     pub fn overlay_bytes(&self) -> u64 {
@@ -275,6 +288,7 @@ impl Db {
             checkpoint_seq: figures.seq,
             confirmed_seq: figures.confirmed,
             oldest_reader_seq: figures.oldest_reader,
+            oldest_reader_ms: read(&self.0.oldest_reader_ms),
             snapshots: self.0.pins.count(),
             file_bytes: bytes(figures.space.file),
             used_bytes: bytes(figures.space.used),
@@ -419,7 +433,7 @@ impl Inner {
             space: checkpointer.space.stats(),
             seq,
             confirmed: checkpointer.confirmed,
-            oldest_reader: checkpointer.retained.iter().map(|c| c.seq).min().unwrap_or(seq),
+            oldest_reader: checkpointer.retained.iter().map(|r| r.checkpoint.seq).min().unwrap_or(seq),
             untidy: checkpointer.is_untidy(&self.options) || checkpointer.shrink_wants_checkpoint(),
         };
         *self.figures.lock().expect("no one panics while storing figures") = figures;

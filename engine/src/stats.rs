@@ -21,6 +21,9 @@ pub struct Stats {
     pub confirmed_seq: u64,
     /// The oldest checkpoint that a reader holds; the newest one if no reader holds an older.
     pub oldest_reader_seq: u64,
+    /// For how long it has been seen to hold it, snapshots included, when
+    /// [`Db::note_readers`](crate::Db::note_readers) looked last; zero if there was none.
+    pub oldest_reader_ms: u64,
     /// Snapshots that hold a checkpoint.
     pub snapshots: u64,
     /// Size of the tree file, and its parts: used by the newest checkpoint, free, waiting for later

@@ -12,6 +12,7 @@ mod online;
 mod pair;
 mod process;
 mod random;
+mod readers;
 mod rot;
 mod scrub;
 mod shrink;
