@@ -90,7 +90,7 @@ impl Reader {
         let at = if revision == 0 { reading.meta.revision } else { revision };
         let compact = reading.meta.compact;
         let live = at < 0 || reading.end(is_any_live(&reading.snapshot, at))?;
-        Ok(HashScan::new(reading.snapshot.view.clone(), compact, at, reading.meta.revision, live))
+        Ok(HashScan::new(reading.snapshot.view(), compact, at, reading.meta.revision, live))
     }
 }
 
@@ -277,8 +277,8 @@ pub(crate) fn compaction_scan(
     current: i64,
 ) -> Result<HashScan> {
     let prev = prev.max(NEVER_COMPACTED);
-    let live = is_any_live(snapshot, compact)? || is_tombstone_at(&snapshot.view, compact)?;
-    Ok(HashScan::new(snapshot.view.clone(), prev, compact, current, live))
+    let live = is_any_live(snapshot, compact)? || is_tombstone_at(&snapshot.view(), compact)?;
+    Ok(HashScan::new(snapshot.view(), prev, compact, current, live))
 }
 
 /// Whether a delete at main revision `main` is the last change of its key there.

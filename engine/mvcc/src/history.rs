@@ -85,7 +85,8 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Scans whole revisions and gives the first that it did not look at.
     fn run(&mut self, from: i64, to: i64, budget: HistoryBudget) -> Result<i64, Error> {
-        let mut cursor = self.snapshot.view.cursor(&HIST);
+        let view = self.snapshot.view();
+        let mut cursor = view.cursor(&HIST);
         cursor.seek(&Revision::new(from.max(0), 0).to_key());
         let mut main = from;
         let mut events = Vec::new();
@@ -106,7 +107,7 @@ impl Scan<'_> {
             }
             self.entries += 1;
             let entry = entry_of(revision, value)?;
-            let Some(stands) = key_of(&self.snapshot.view, revision, &entry)? else {
+            let Some(stands) = key_of(&view, revision, &entry)? else {
                 // Superseded within the compact revision, and purged.
                 if main == self.compact {
                     continue;

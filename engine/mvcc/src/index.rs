@@ -8,6 +8,7 @@
 //!              whichever is shorter; both give the same number.
 //! Never     reads a value but to learn what an old revision's cell no longer says.
 
+use std::cell::{Cell as StdCell, RefCell};
 use std::ops::Bound;
 
 use cairn_engine::{Cursor, Db, Error, Result, TreeDef, Value, View, WriteTxn};
@@ -23,6 +24,10 @@ use crate::txn::pair_of;
 
 /// Something that the trees can be read through.
 pub(crate) trait Trees {
+    /// Lets go of what was read so far, if that is held; `true` if cursors are to be made anew.
+    fn renew(&self) -> bool {
+        false
+    }
     fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>>;
     fn cursor(&self, tree: &TreeDef) -> Cursor<'_>;
 }
@@ -38,17 +43,32 @@ impl Trees for WriteTxn<'_> {
     }
 }
 
+/// After so many keys or records a read goes on in a newer view, at its own revision: a long one holds no old checkpoint
+/// for long, and so keeps no space from being used again.
+const STEPS_A_VIEW: u32 = 16_384;
+
 /// A reader's view, and the store to look for links that are newer than it.
 pub(crate) struct Snapshot<'a> {
-    pub(crate) db: &'a Db,
-    pub(crate) view: View,
+    db: &'a Db,
+    view: RefCell<View>,
+    /// Look-ups since the view was taken.
+    steps: StdCell<u32>,
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
+    pub(crate) fn new(db: &'a Db) -> Self {
+        Snapshot { db, view: RefCell::new(db.view()), steps: StdCell::new(0) }
+    }
+
+    /// The view that is read now.
+    pub(crate) fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
     /// A view that has all of `main`, which an ordered tree already shows: those are written a moment
     /// before the commit is published, and nothing but the publishing is left to do.
     fn view_of(&self, main: i64) -> View {
-        let mut view = self.view.clone();
+        let mut view = self.view();
         while signed(view.stamp()) < main {
             std::thread::yield_now();
             view = self.db.view();
@@ -58,17 +78,28 @@ impl Snapshot<'_> {
 }
 
 impl Trees for Snapshot<'_> {
+    /// What a view shows at a revision that is held, a newer one shows too.
+    fn renew(&self) -> bool {
+        self.view.replace(self.db.view());
+        self.steps.set(0);
+        true
+    }
+
     fn get(&self, tree: &TreeDef, key: &[u8]) -> Result<Option<Value>> {
         if tree.id == HIST.id {
             // A link of a cell that is newer than the view.
             let revision = revision_of("hist", key)?;
             return self.view_of(revision.main).get(tree, key);
         }
-        self.view.get(tree, key)
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() == STEPS_A_VIEW {
+            self.renew();
+        }
+        self.view.borrow().get(tree, key)
     }
 
     fn cursor(&self, tree: &TreeDef) -> Cursor<'_> {
-        self.view.cursor(tree)
+        self.view.borrow().cursor(tree)
     }
 }
 
@@ -182,11 +213,14 @@ pub(crate) struct Walk<'a, T> {
     keys: &'a KeyRange,
     at: Revision,
     key: Vec<u8>,
+    /// Keys passed since the cursor was made, and the last of them where it is to be made anew.
+    steps: u32,
+    last: Vec<u8>,
 }
 
 impl<'a, T: Trees> Walk<'a, T> {
     fn new(trees: &'a T, keys: &'a KeyRange, at: Revision) -> Self {
-        Walk { trees, cursor: trees.cursor(&IDX), keys, at, key: Vec::new() }
+        Walk { trees, cursor: trees.cursor(&IDX), keys, at, key: Vec::new(), steps: 0, last: Vec::new() }
     }
 
     /// Before the first key of the interval.
@@ -207,13 +241,27 @@ impl<'a, T: Trees> Walk<'a, T> {
         walk
     }
 
+    /// Makes the cursor anew where that lets go of something. It has to be moved to where the old one was.
+    fn renew(&mut self) -> bool {
+        self.steps = 0;
+        let renewed = self.trees.renew();
+        if renewed {
+            self.cursor = self.trees.cursor(&IDX);
+        }
+        renewed
+    }
+
     /// The next key that is there.
     pub(crate) fn next(&mut self) -> Result<Option<(&[u8], Found)>> {
         loop {
+            if self.steps == STEPS_A_VIEW && self.renew() {
+                self.cursor.seek_after(&self.last);
+            }
             let Some((key, value)) = self.cursor.next()? else { return Ok(None) };
             if self.keys.is_past(key) {
                 return Ok(None);
             }
+            step(&mut self.steps, &mut self.last, key);
             if let Some(found) = resolve(self.trees, &cell_of(value)?, self.at)? {
                 self.key.clear();
                 self.key.extend_from_slice(key);
@@ -225,16 +273,29 @@ impl<'a, T: Trees> Walk<'a, T> {
     /// The key before that is there.
     pub(crate) fn prev(&mut self) -> Result<Option<(&[u8], Found)>> {
         loop {
+            if self.steps == STEPS_A_VIEW && self.renew() {
+                self.cursor.seek(&self.last);
+            }
             let Some((key, value)) = self.cursor.prev()? else { return Ok(None) };
             if key < &self.keys.key[..] {
                 return Ok(None);
             }
+            step(&mut self.steps, &mut self.last, key);
             if let Some(found) = resolve(self.trees, &cell_of(value)?, self.at)? {
                 self.key.clear();
                 self.key.extend_from_slice(key);
                 return Ok(Some((&self.key, found)));
             }
         }
+    }
+}
+
+/// A walk has passed `key`.
+fn step(steps: &mut u32, last: &mut Vec<u8>, key: &[u8]) {
+    *steps += 1;
+    if *steps == STEPS_A_VIEW {
+        last.clear();
+        last.extend_from_slice(key);
     }
 }
 
@@ -245,7 +306,7 @@ pub(crate) fn count(snapshot: &Snapshot<'_>, keys: &KeyRange, lo: Bound<&[u8]>, 
     {
         return Ok(0);
     }
-    let (weight, stamp) = snapshot.view.weight(&IDX, lo, keys.upper())?;
+    let (weight, stamp) = snapshot.view().weight(&IDX, lo, keys.upper())?;
     let (weight, stamp) = (signed(weight), signed(stamp));
     let weighed_at = Revision::end_of(stamp);
     if weighed_at <= at {
@@ -308,4 +369,73 @@ fn walk_count(snapshot: &Snapshot<'_>, keys: &KeyRange, lo: Bound<&[u8]>, at: Re
         count += 1;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use cairn_engine::sim::SimVfs;
+    use cairn_engine::{InstallId, Options};
+
+    use super::*;
+    use crate::{DeleteOp, PutOp, SCHEMA, Store};
+
+    const KEYS: u32 = 2 * STEPS_A_VIEW + 100;
+
+    fn key(n: u32) -> Bytes {
+        Bytes::copy_from_slice(&n.to_be_bytes())
+    }
+
+    #[test]
+    fn a_long_walk_goes_on_in_newer_views_at_its_own_revision() {
+        let disk = SimVfs::new();
+        disk.stop_recording();
+        let mut options = Options::default();
+        options.vfs = Arc::new(disk);
+        let db = Db::create(Path::new("/member"), SCHEMA, InstallId(7), options).expect("a new store");
+        let mut store = Store::open(db.clone()).expect("opens");
+        let mut batch = store.batch().expect("begins");
+        for n in 0..KEYS {
+            let put = PutOp { key: key(n), value: Some("v".into()), lease: Some(0), prev_kv: false };
+            batch.put(&put, &|_| true).expect("applies");
+        }
+        let revision = batch.revision();
+        batch.commit(1, 1).expect("commits");
+        db.checkpoint().expect("makes a checkpoint");
+        let _hold = store.reader().hold(revision).expect("is there");
+        let all = KeyRange::all();
+        for back in [false, true] {
+            let snapshot = Snapshot::new(&db);
+            let begun_at = db.stats().checkpoint_seq;
+            let at = Revision::end_of(revision);
+            let mut walk =
+                if back { Walk::back(&snapshot, &all, at) } else { Walk::forward(&snapshot, &all, at) };
+            let mut held_until = None;
+            for step in 0..KEYS {
+                let want = if back { KEYS - 1 - step } else { step };
+                let found = if back { walk.prev() } else { walk.next() };
+                let (found, _) = found.expect("walks").expect("all keys are there at the revision");
+                assert_eq!(found, &key(want)[..], "step {step}");
+                if step % 5000 == 0 {
+                    // Keys on both sides of the walk come and go.
+                    let mut batch = store.batch().expect("begins");
+                    let keys = crate::KeyRange { key: key(KEYS / 2 + step), end: RangeEnd::Single };
+                    batch.delete_range(&DeleteOp { keys, prev_kv: false }).expect("applies");
+                    batch
+                        .commit(u64::from(step) + u64::from(KEYS) * (1 + u64::from(back)), 1)
+                        .expect("commits");
+                    db.checkpoint().expect("makes a checkpoint");
+                    db.note_readers(0);
+                    if held_until.is_none() && db.stats().oldest_reader_seq > begun_at {
+                        held_until = Some(step);
+                    }
+                }
+            }
+            let held_until = held_until.expect("the first view was let go of");
+            assert!((STEPS_A_VIEW..STEPS_A_VIEW + 5000).contains(&held_until), "held for {held_until} keys");
+        }
+    }
 }

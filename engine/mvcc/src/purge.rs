@@ -136,8 +136,8 @@ impl Purger {
                 if floor < revision {
                     return Ok(PurgeProgress::Held(floor));
                 }
-                let snapshot = Snapshot { db: &shared.db, view: shared.db.view() };
-                let meta = Meta::of(&snapshot.view)?;
+                let snapshot = Snapshot::new(&shared.db);
+                let meta = Meta::of(&snapshot.view())?;
                 // Zero asks for the hash of now, which one of revision 0 must not answer (HASH-12).
                 let remember = job.remember && revision > 0 && meta.live_bytes < HASHED_STORE_BYTES_MAX;
                 job.phase = if remember {

@@ -56,7 +56,7 @@ impl Reader {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { db: &self.shared.db, view: self.shared.db.view() }
+        Snapshot::new(&self.shared.db)
     }
 
     fn meta(&self) -> Result<Meta, OpError> {
@@ -93,7 +93,7 @@ impl Reader {
     pub(crate) fn read_at(&self, revision: i64) -> Result<Reading<'_>, OpError> {
         loop {
             let snapshot = self.snapshot();
-            let meta = Meta::of(&snapshot.view)?;
+            let meta = Meta::of(&snapshot.view())?;
             if revision > 0 {
                 check_revision(revision, meta.revision, meta.compact)?;
             }
