@@ -139,7 +139,8 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let wal = Arc::new(wal);
     let lessor = Lessor::new(min_ttl_s(config.heartbeat_ms, config.election_ms), config.lease_checkpoints);
     let lessor = Arc::new(Mutex::new(lessor));
-    let state = State::open(Store::open(db.clone())?, lessor.clone(), applied)?;
+    let mut state = State::open(Store::open(db.clone())?, lessor.clone(), applied)?;
+    state.issue_tokens_after(wal.last_index());
     let cluster_id = match (state.cluster().cluster_id, &config.start) {
         (Some(id), _) => id,
         // Nothing came from the leader yet.

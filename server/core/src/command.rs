@@ -7,6 +7,7 @@
 //!           are the entry, the record in the log and what goes to peers.
 //! Never     decides anything: what depends on a clock, a limit or a draw was put into the request before.
 
+use crate::auth::{Identity, command::AuthCommand};
 use bytes::{Bytes, BytesMut};
 use cairn_proto::{etcdserverpb as pb, membershippb};
 use prost::{Message, encoding};
@@ -30,6 +31,8 @@ pub enum Command {
     Alarm(pb::AlarmRequest),
     ClusterVersion(membershippb::ClusterVersionSetRequest),
     MemberAttributes(membershippb::ClusterMemberAttrSetRequest),
+    /// Rare, and larger than the others.
+    Auth(Box<AuthCommand>),
 }
 
 /// What a command is, by the names that etcd gives them in its metrics.
@@ -45,11 +48,23 @@ pub enum CommandKind {
     Alarm,
     ClusterVersionSet,
     ClusterMemberAttrSet,
+    AuthEnable,
+    AuthDisable,
+    Authenticate,
+    AuthUserAdd,
+    AuthUserDelete,
+    AuthUserChangePassword,
+    AuthUserGrantRole,
+    AuthUserRevokeRole,
+    AuthRoleAdd,
+    AuthRoleDelete,
+    AuthRoleGrantPermission,
+    AuthRoleRevokePermission,
 }
 
 impl CommandKind {
     /// In the order of their numbers.
-    pub const ALL: [CommandKind; 10] = [
+    pub const ALL: [CommandKind; 22] = [
         CommandKind::Put,
         CommandKind::DeleteRange,
         CommandKind::Txn,
@@ -60,6 +75,18 @@ impl CommandKind {
         CommandKind::Alarm,
         CommandKind::ClusterVersionSet,
         CommandKind::ClusterMemberAttrSet,
+        CommandKind::AuthEnable,
+        CommandKind::AuthDisable,
+        CommandKind::Authenticate,
+        CommandKind::AuthUserAdd,
+        CommandKind::AuthUserDelete,
+        CommandKind::AuthUserChangePassword,
+        CommandKind::AuthUserGrantRole,
+        CommandKind::AuthUserRevokeRole,
+        CommandKind::AuthRoleAdd,
+        CommandKind::AuthRoleDelete,
+        CommandKind::AuthRoleGrantPermission,
+        CommandKind::AuthRoleRevokePermission,
     ];
 
     pub fn name(self) -> &'static str {
@@ -74,6 +101,18 @@ impl CommandKind {
             CommandKind::Alarm => "Alarm",
             CommandKind::ClusterVersionSet => "ClusterVersionSet",
             CommandKind::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+            CommandKind::AuthEnable => "AuthEnable",
+            CommandKind::AuthDisable => "AuthDisable",
+            CommandKind::Authenticate => "Authenticate",
+            CommandKind::AuthUserAdd => "AuthUserAdd",
+            CommandKind::AuthUserDelete => "AuthUserDelete",
+            CommandKind::AuthUserChangePassword => "AuthUserChangePassword",
+            CommandKind::AuthUserGrantRole => "AuthUserGrantRole",
+            CommandKind::AuthUserRevokeRole => "AuthUserRevokeRole",
+            CommandKind::AuthRoleAdd => "AuthRoleAdd",
+            CommandKind::AuthRoleDelete => "AuthRoleDelete",
+            CommandKind::AuthRoleGrantPermission => "AuthRoleGrantPermission",
+            CommandKind::AuthRoleRevokePermission => "AuthRoleRevokePermission",
         }
     }
 }
@@ -131,12 +170,22 @@ impl Command {
             Command::Alarm(_) => CommandKind::Alarm,
             Command::ClusterVersion(_) => CommandKind::ClusterVersionSet,
             Command::MemberAttributes(_) => CommandKind::ClusterMemberAttrSet,
+            Command::Auth(command) => command.kind(),
         }
     }
 
     /// The bytes of an `InternalRaftRequest` with this request and this id in its header.
     pub fn encode(&self, request_id: u64) -> Bytes {
-        let header = pb::RequestHeader { id: request_id, ..Default::default() };
+        self.encode_by(request_id, None)
+    }
+
+    /// As [`Command::encode`], with who asks for it in the header too.
+    pub fn encode_by(&self, request_id: u64, by: Option<&Identity>) -> Bytes {
+        let mut header = pb::RequestHeader { id: request_id, ..Default::default() };
+        if let Some(by) = by {
+            header.username = by.user.to_string();
+            header.auth_revision = by.revision;
+        }
         match self {
             Command::Put(r) => write(field::PUT, r, &header),
             Command::DeleteRange(r) => write(field::DELETE_RANGE, r, &header),
@@ -152,13 +201,29 @@ impl Command {
             Command::Alarm(r) => write(field::ALARM, r, &header),
             Command::ClusterVersion(r) => write(field::CLUSTER_VERSION_SET, r, &header),
             Command::MemberAttributes(r) => write(field::CLUSTER_MEMBER_ATTR_SET, r, &header),
+            Command::Auth(command) => command.encode(&header),
         }
     }
 
     /// # Errors
     /// If the bytes are no request, or one of a kind that is never proposed by this version.
     pub fn decode(bytes: Bytes) -> Result<Command, BadCommand> {
-        let r = pb::InternalRaftRequest::decode(bytes.clone())?;
+        Command::decode_by(bytes).map(|(command, _)| command)
+    }
+
+    /// As [`Command::decode`], with who asked for it.
+    ///
+    /// # Errors
+    /// As [`Command::decode`].
+    pub fn decode_by(bytes: Bytes) -> Result<(Command, Option<Identity>), BadCommand> {
+        let mut r = pb::InternalRaftRequest::decode(bytes.clone())?;
+        let header = r.header.take().unwrap_or_default();
+        // Revision 0 says that nobody is named (AU-20).
+        let by = (header.auth_revision != 0)
+            .then(|| Identity { user: header.username.into(), revision: header.auth_revision });
+        if let Some(command) = AuthCommand::take(&mut r) {
+            return Ok((Command::Auth(Box::new(command)), by));
+        }
         let pb::InternalRaftRequest {
             put,
             delete_range,
@@ -175,7 +240,7 @@ impl Command {
         if lease_revoke.is_some() {
             let Revoke { id, granted_index } = WithRevoke::decode(bytes)?.revoke.unwrap_or_default();
             if granted_index != 0 {
-                return Ok(Command::LeaseEnd { id, granted_index });
+                return Ok((Command::LeaseEnd { id, granted_index }, by));
             }
         }
         None.or(put.map(Command::Put))
@@ -188,6 +253,7 @@ impl Command {
             .or(alarm.map(Command::Alarm))
             .or(cluster_version_set.map(Command::ClusterVersion))
             .or(cluster_member_attr_set.map(Command::MemberAttributes))
+            .map(|command| (command, by))
             .ok_or(BadCommand::Unknown)
     }
 }
@@ -204,7 +270,8 @@ pub fn request_id(bytes: &Bytes) -> Option<u64> {
     WithHeader::decode(bytes.clone()).ok()?.header.map(|header| header.id).filter(|id| *id != 0)
 }
 
-fn write<M: Message>(tag: u32, message: &M, header: &pb::RequestHeader) -> Bytes {
+/// The field `tag` and the header, in the order of their numbers.
+pub(crate) fn write<M: Message>(tag: u32, message: &M, header: &pb::RequestHeader) -> Bytes {
     let len = |tag, len: usize| encoding::key_len(tag) + encoding::encoded_len_varint(len as u64) + len;
     let (message_len, header_len) = (message.encoded_len(), header.encoded_len());
     let mut out = BytesMut::with_capacity(len(tag, message_len) + len(field::HEADER, header_len));
@@ -251,7 +318,10 @@ mod tests {
                 member_id: 7,
                 member_attributes: Some(attributes),
             }),
-        ];
+        ]
+        .into_iter()
+        .chain(auth_commands().map(|command| Command::Auth(Box::new(command))))
+        .collect::<Vec<Command>>();
         let kinds: Vec<CommandKind> = commands.iter().map(Command::kind).collect();
         assert_eq!(kinds, CommandKind::ALL, "in the order of their numbers");
         assert!(kinds.iter().enumerate().all(|(number, kind)| *kind as usize == number));
@@ -272,13 +342,58 @@ mod tests {
                 Command::Alarm(r) => whole.alarm = Some(r),
                 Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),
                 Command::MemberAttributes(r) => whole.cluster_member_attr_set = Some(r),
+                Command::Auth(command) => command.set(&mut whole),
             }
             let bytes = command.encode(5);
             assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
             assert_eq!(request_id(&bytes), Some(5));
-            assert_eq!(Command::decode(bytes).expect("it is one"), command);
+            assert_eq!(Command::decode_by(bytes).expect("it is one"), (command.clone(), None));
+            let header = whole.header.as_mut().expect("set above");
+            (header.username, header.auth_revision) = ("alice".into(), 9);
+            let by = Identity { user: "alice".into(), revision: 9 };
+            let bytes = command.encode_by(5, Some(&by));
+            assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
+            assert_eq!(Command::decode_by(bytes).expect("it is one"), (command, Some(by)));
         }
         assert_eq!(request_id(&Bytes::from_static(b"\xff")), None);
+    }
+
+    fn auth_commands() -> impl Iterator<Item = AuthCommand> {
+        let hash = || "aGFzaA==".to_owned();
+        let name = || "n".to_owned();
+        [
+            AuthCommand::Enable(pb::AuthEnableRequest {}),
+            AuthCommand::Disable(pb::AuthDisableRequest {}),
+            AuthCommand::Authenticate(pb::InternalAuthenticateRequest {
+                name: name(),
+                password: String::new(),
+                simple_token: "letters".into(),
+            }),
+            AuthCommand::UserAdd(pb::AuthUserAddRequest {
+                name: name(),
+                hashed_password: hash(),
+                ..Default::default()
+            }),
+            AuthCommand::UserDelete(pb::AuthUserDeleteRequest { name: name() }),
+            AuthCommand::UserChangePassword(pb::AuthUserChangePasswordRequest {
+                name: name(),
+                hashed_password: hash(),
+                ..Default::default()
+            }),
+            AuthCommand::UserGrantRole(pb::AuthUserGrantRoleRequest { user: name(), role: "r".into() }),
+            AuthCommand::UserRevokeRole(pb::AuthUserRevokeRoleRequest { name: name(), role: "r".into() }),
+            AuthCommand::RoleAdd(pb::AuthRoleAddRequest { name: name() }),
+            AuthCommand::RoleDelete(pb::AuthRoleDeleteRequest { role: name() }),
+            AuthCommand::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest {
+                name: name(),
+                perm: Some(Default::default()),
+            }),
+            AuthCommand::RoleRevokePermission(pb::AuthRoleRevokePermissionRequest {
+                role: name(),
+                ..Default::default()
+            }),
+        ]
+        .into_iter()
     }
 
     #[test]

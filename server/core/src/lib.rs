@@ -6,6 +6,7 @@
 //! Holds     the same inputs give the same effects, so a simulated run replays from its seed.
 //! Never     waits. The daemon's threads and the simulator drive the same machines.
 
+pub mod auth;
 pub mod boot;
 pub mod command;
 pub mod compactor;

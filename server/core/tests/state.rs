@@ -62,7 +62,7 @@ impl World {
     fn entry(&mut self, kind: EntryKind, data: Bytes, command: Option<Command>) -> Outcome<()> {
         self.index += 1;
         let entry = LogEntry { index: self.index, term: 1, kind, data };
-        let carried = command.map(|command| Carried { command: Some(command), answer: () });
+        let carried = command.map(|command| Carried { command: Some(command), by: None, answer: () });
         let mut outcome = Outcome::default();
         let entries = vec![Committed { entry, carried }];
         self.state.apply(self.now_ms, entries, &mut outcome, |_, _| {}).expect("it applies");
@@ -134,6 +134,7 @@ impl World {
                 format!("rev {revision} alarms {alarms:?}")
             }
             Applied::Members(members) => format!("{} members", members.len()),
+            Applied::Authenticate { .. } | Applied::Auth { .. } => unreachable!("no line asks for it"),
             Applied::Done => "done".to_owned(),
         }
     }

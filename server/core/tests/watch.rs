@@ -153,11 +153,26 @@ impl World {
             ["late", ref rest @ ..] => {
                 let (split, publish) = (rest.len(), self.store.apply(&rest[1..]));
                 assert!(split > 1);
-                self.run_create(&format!("create {} z..0", rest[0]));
+                self.run_create(&format!("create {} z..0", rest[0]), None);
                 self.hub.publish(&[publish], &self.store).expect("the model never fails");
             }
             ["compact", revision] => self.store.compacted = revision.parse().expect("a revision"),
-            ["create", ..] => self.run_create(line),
+            ["create", ..] => self.run_create(line, None),
+            ["as", user, "create", ref rest @ ..] => {
+                self.run_create(&format!("create {}", rest.join(" ")), Some(user.into()));
+            }
+            // The user may not see that key any more; everyone else may.
+            ["forbid", user, forbidden] => {
+                let may = |owner: Option<&str>, key: &[u8], end: &[u8]| {
+                    let holds = key == forbidden.as_bytes()
+                        || key < forbidden.as_bytes() && (end == b"\0" || forbidden.as_bytes() < end);
+                    if owner == Some(user) && holds { Err("no right") } else { Ok(()) }
+                };
+                let mut from = Some(0);
+                while let Some(place) = from {
+                    from = self.hub.recheck(place, 2, &may);
+                }
+            }
             ["cancel", stream, id] => {
                 let (stream, _) = self.stream(stream);
                 self.hub.cancel(stream, id.parse().expect("an id"), self.store.now());
@@ -205,7 +220,7 @@ impl World {
         }
     }
 
-    fn run_create(&mut self, line: &str) {
+    fn run_create(&mut self, line: &str, owner: Option<Arc<str>>) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (stream, _) = self.stream(words[1]);
         let mut request = WatchCreateRequest::default();
@@ -227,7 +242,10 @@ impl World {
                 _ => panic!("no such option: {option}"),
             }
         }
-        self.hub.create(stream, &request, self.store.now());
+        match owner {
+            None => self.hub.create(stream, &request, self.store.now()),
+            owner => self.hub.create_for(owner, stream, &request, self.store.now()),
+        }
     }
 
     fn read(&mut self, name: &str, count: usize, out: &mut String) {
@@ -786,6 +804,50 @@ fn created_comes_before_the_events_of_its_watcher() {
         expect![[r#"
             s: #0 @2 created
             s: #0 @2 a=1@2
+        "#]],
+    );
+}
+
+// R38: a right that ends takes its watchers along, whatever they are doing, and no others.
+// rule: WATCH-13
+#[test]
+fn watchers_end_with_the_right_of_their_user() {
+    check(
+        "put b 1
+         as alice create s b
+         as alice create s c
+         as alice create s a..0
+         as alice create s a..c start=1
+         as bob create s b
+         create s b
+         as alice create t b start=2
+         as alice create t a..b
+         forbid alice b
+         put b 2
+         catchup
+         forbid alice b
+         as alice create s c
+         put c 3
+         read s
+         read t",
+        expect![[r#"
+            s: #0 @2 created
+            s: #1 @2 created
+            s: #2 @2 created
+            s: #3 @2 created
+            s: #4 @2 created
+            s: #5 @2 created
+            s: #0 @2 canceled "no right"
+            s: #2 @2 canceled "no right"
+            s: #3 @2 canceled "no right"
+            s: #4 @3 b=2@3
+            s: #5 @3 b=2@3
+            s: #6 @3 created
+            s: #1 @4 c=3@4
+            s: #6 @4 c=3@4
+            t: #0 @2 created
+            t: #1 @2 created
+            t: #0 @2 canceled "no right"
         "#]],
     );
 }

@@ -217,7 +217,7 @@ impl Member {
         let shared = &self.shared;
         let (to, answer) = oneshot::channel();
         let answer_to = Answer::Client { to, units, runtime: Handle::current() };
-        let carried = Carried { command: Some(command), answer: answer_to };
+        let carried = Carried { command: Some(command), by: None, answer: answer_to };
         let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried };
         let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(proposal)) else {
             return Err(errors::STOPPED);

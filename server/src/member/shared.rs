@@ -215,7 +215,7 @@ impl Shared {
         let data = command.encode(id);
         // What ends a lease is the leader's to say: a deposed one must not have it said by the next (R19).
         let leader_only = matches!(command, Command::LeaseEnd { .. } | Command::LeaseCheckpoint(_));
-        let carried = Carried { command: Some(command), answer };
+        let carried = Carried { command: Some(command), by: None, answer };
         let proposal = Proposal { id, kind: EntryKind::Normal, leader_only, data, carried };
         // A closed queue means that the member ends.
         self.replica.push(ReplicaMessage::Propose(proposal)).ok();

@@ -188,6 +188,7 @@ impl Model {
                 Outcome::Done
             }
             Command::Alarm(r) => self.alarm(r),
+            Command::Auth(_) => unreachable!("no client of a simulated member changes users"),
         }
     }
 

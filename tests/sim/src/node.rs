@@ -427,7 +427,7 @@ impl Node {
 
 fn proposal(id: u64, command: Command, answer: OpId) -> Proposal<Kept> {
     let data = command.encode(id);
-    let carried = Carried { command: Some(command), answer };
+    let carried = Carried { command: Some(command), by: None, answer };
     Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried }
 }
 
@@ -453,6 +453,9 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
         }
         Ok(Applied::LeaseGrant { revision, id, ttl_s }) => O::Grant { revision, id, ttl: ttl_s },
         Ok(Applied::Members(_) | Applied::Done) => O::Done,
+        Ok(Applied::Auth { .. } | Applied::Authenticate { .. }) => {
+            unreachable!("no client of a simulated member changes users")
+        }
     })
 }
 

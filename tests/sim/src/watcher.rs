@@ -98,7 +98,9 @@ impl Watcher {
                 self.ended = true;
                 Ok(())
             }
-            Out::Created { .. } | Out::Refused { .. } => Err(format!("unexpected: {out:?}")),
+            Out::Created { .. } | Out::Refused { .. } | Out::Revoked { .. } => {
+                Err(format!("unexpected: {out:?}"))
+            }
         }
     }
 

@@ -42,6 +42,10 @@ impl Alarms {
         self.active.range((alarm, 0)..=(alarm, u64::MAX)).next().is_some()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
     /// Those of one type, or all for NONE (AL-2).
     pub fn list(&self, alarm: i32) -> Vec<pb::AlarmMember> {
         let all = alarm == AlarmType::None as i32;

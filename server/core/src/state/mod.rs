@@ -14,6 +14,7 @@ pub mod members;
 
 use crate::{
     Command, Refusal,
+    auth::{Auth, Identity, cell::AuthCell, command::AuthCommand, needs, needs::Grants, tokens},
     command::CommandKind,
     convert,
     ids::ClusterId,
@@ -32,10 +33,13 @@ use members::{Members, REMOVED};
 use prost::Message;
 use std::sync::{Arc, Mutex};
 
-/// What a proposer keeps of a request until it is applied: the decoded form, and where the answer goes.
+/// What a proposer keeps of a request until it is applied: the decoded form, who asks, and where the answer
+/// goes.
 pub struct Carried<A> {
     /// `None` of a change of the membership: its entry is read on every member alike.
     pub command: Option<Command>,
+    /// As in the header of the entry.
+    pub by: Option<Identity>,
     pub answer: A,
 }
 
@@ -91,6 +95,15 @@ pub enum Applied {
     },
     /// The members after a change of the membership, by id.
     Members(Vec<membershippb::Member>),
+    /// A user is to get a token: this one, or one that the proposer makes itself.
+    Authenticate {
+        revision: i64,
+        token: Option<String>,
+    },
+    /// Users, roles or their permissions were changed.
+    Auth {
+        revision: i64,
+    },
     /// Requests of members, not of clients.
     Done,
 }
@@ -107,6 +120,8 @@ pub struct Outcome<A> {
     pub leases: LeaseChanges,
     /// The history was cut: there is something to purge.
     pub compacted: Option<i64>,
+    /// Rights changed: what was begun under the old ones is to be looked at again.
+    pub auth_changed: bool,
 }
 
 /// What became of leases in a batch of entries.
@@ -128,6 +143,7 @@ impl<A> Default for Outcome<A> {
             cluster_changed: false,
             leases: LeaseChanges::default(),
             compacted: None,
+            auth_changed: false,
         }
     }
 }
@@ -146,6 +162,10 @@ pub struct State {
     store: Store,
     lessor: Arc<Mutex<Lessor>>,
     cluster: ClusterView,
+    auth: Auth,
+    auth_cell: Arc<AuthCell>,
+    /// Tokens of entries up to here are of an earlier run, which ended with it.
+    token_index_min: u64,
     applied_index: u64,
     applied_term: u64,
 }
@@ -214,7 +234,26 @@ impl State {
         if let Some(value) = reader.small_get(SmallTree::Meta, CLUSTER_VERSION)? {
             cluster.version = Some(String::from_utf8_lossy(&value).into_owned());
         }
-        Ok(State { store, lessor, cluster, applied_index: applied.0, applied_term: applied.1 })
+        let mut auth = Auth::default();
+        for (key, value) in reader.small_scan(SmallTree::Auth)? {
+            auth.restore(&key, &value)
+                .map_err(|why| Fatal::Stored { what: "user or role", why: why.to_string() })?;
+        }
+        let auth_cell = Arc::new(AuthCell::default());
+        auth_cell.publish(auth.clone());
+        let (applied_index, applied_term) = applied;
+        Ok(State { store, lessor, cluster, auth, auth_cell, token_index_min: 0, applied_index, applied_term })
+    }
+
+    /// Users, roles and tokens, for those who take requests in.
+    pub fn auth_cell(&self) -> Arc<AuthCell> {
+        self.auth_cell.clone()
+    }
+
+    /// Entries up to `index` were there before this run: when they are replayed, the tokens in them stay ended
+    /// (AU-25).
+    pub fn issue_tokens_after(&mut self, index: u64) {
+        self.token_index_min = index + 1;
     }
 
     pub fn reader(&self) -> Reader {
@@ -253,6 +292,10 @@ impl State {
             batch: &mut batch,
             lessor: &mut self.lessor.lock().expect("no one panics while holding the lessor"),
             cluster: &mut self.cluster,
+            auth: &mut self.auth,
+            auth_cell: &self.auth_cell,
+            token_index_min: self.token_index_min,
+            by: None,
             now_ms,
             index: 0,
             outcome_flags: Flags::default(),
@@ -264,11 +307,14 @@ impl State {
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => {
-                    let (command, answer) = match carried {
-                        Some(Carried { command: Some(command), answer }) => (command, Some(answer)),
-                        Some(Carried { command: None, answer }) => (decode_command(&entry)?, Some(answer)),
-                        None => (decode_command(&entry)?, None),
+                    let (command, by, answer) = match carried {
+                        Some(Carried { command: Some(command), by, answer }) => (command, by, Some(answer)),
+                        other => {
+                            let (command, by) = decode_command(&entry)?;
+                            (command, by, other.map(|carried| carried.answer))
+                        }
                     };
+                    applying.by = by;
                     let kind = command.kind();
                     let result = applying.command(command)?;
                     done(kind, result.is_ok());
@@ -285,7 +331,11 @@ impl State {
                 }
             }
         }
-        let Flags { cluster_changed, leases, compacted } = applying.outcome_flags;
+        let Flags { cluster_changed, leases, compacted, auth_changed } = applying.outcome_flags;
+        if auth_changed {
+            outcome.auth_changed = true;
+            self.auth_cell.publish(self.auth.clone());
+        }
         outcome.cluster_changed |= cluster_changed;
         outcome.leases.granted_ttls_s.extend(leases.granted_ttls_s);
         outcome.leases.revoked += leases.revoked;
@@ -301,8 +351,8 @@ fn decode<M: Message + Default>(what: &'static str, bytes: &Bytes) -> Result<M, 
     M::decode(bytes.clone()).map_err(|e| Fatal::Stored { what, why: e.to_string() })
 }
 
-fn decode_command(entry: &LogEntry) -> Result<Command, Fatal> {
-    Command::decode(entry.data.clone())
+fn decode_command(entry: &LogEntry) -> Result<(Command, Option<Identity>), Fatal> {
+    Command::decode_by(entry.data.clone())
         .map_err(|why| Fatal::Entry { index: entry.index, why: why.to_string() })
 }
 
@@ -311,6 +361,7 @@ struct Flags {
     cluster_changed: bool,
     leases: LeaseChanges,
     compacted: Option<i64>,
+    auth_changed: bool,
 }
 
 /// One batch under way.
@@ -318,6 +369,11 @@ struct Applying<'a, 'b> {
     batch: &'a mut Batch<'b>,
     lessor: &'a mut Lessor,
     cluster: &'a mut ClusterView,
+    auth: &'a mut Auth,
+    auth_cell: &'a AuthCell,
+    token_index_min: u64,
+    /// Who asks for what is being applied.
+    by: Option<Identity>,
     now_ms: u64,
     /// The entry that is being applied.
     index: u64,
@@ -359,7 +415,7 @@ impl Applying<'_, '_> {
             Command::Txn(r) => self.txn(r),
             Command::Compact(r) => self.compact(&r),
             Command::LeaseGrant(r) => self.lease_grant(&r),
-            Command::LeaseRevoke(r) => self.lease_revoke(r.id),
+            Command::LeaseRevoke(r) => self.lease_revoke_asked(r.id),
             Command::LeaseEnd { id, granted_index } if self.lessor.is_granted_by(id, granted_index) => {
                 let revoked = self.lease_revoke(id);
                 self.outcome_flags.leases.expired += usize::from(revoked.is_ok());
@@ -370,6 +426,7 @@ impl Applying<'_, '_> {
             Command::Alarm(r) => self.alarm(&r),
             Command::ClusterVersion(r) => self.cluster_version(r),
             Command::MemberAttributes(r) => self.member_attributes(r),
+            Command::Auth(command) => self.change_auth(&command),
         };
         match done {
             Ok(applied) => Ok(Ok(applied)),
@@ -380,6 +437,8 @@ impl Applying<'_, '_> {
 
     fn put(&mut self, r: pb::PutRequest) -> Result<Applied, Failure> {
         self.cluster.alarms.admit(true)?;
+        let grants = self.auth.grants(self.by.as_ref());
+        needs::put(&grants, &r, &mut |lease| self.batch.keys_of_lease(lease).map_err(Failure::from))?;
         let lessor = &*self.lessor;
         let done = self.batch.put(&convert::put_op(r), &|id| lessor.contains(id))?;
         Ok(Applied::Put { revision: done.revision, prev_kv: done.prev_kv })
@@ -387,12 +446,17 @@ impl Applying<'_, '_> {
 
     fn delete_range(&mut self, r: pb::DeleteRangeRequest) -> Result<Applied, Failure> {
         self.cluster.alarms.admit(false)?;
+        needs::delete_range(&self.auth.grants(self.by.as_ref()), &r)?;
         let done = self.batch.delete_range(&convert::delete_op(r))?;
         Ok(Applied::DeleteRange { revision: done.revision, deleted: done.deleted, prev_kvs: done.prev_kvs })
     }
 
     fn txn(&mut self, r: pb::TxnRequest) -> Result<Applied, Failure> {
         self.cluster.alarms.admit(crate::door::txn_cost(&r) > 0)?;
+        let grants = self.auth.grants(self.by.as_ref());
+        if !matches!(grants, Grants::Everything) {
+            needs::txn(&grants, &r, &mut |lease| self.batch.keys_of_lease(lease).map_err(Failure::from))?;
+        }
         let lessor = &*self.lessor;
         let done = self.batch.txn(&convert::txn_op(r), &|id| lessor.contains(id))?;
         Ok(Applied::Txn(done))
@@ -414,6 +478,16 @@ impl Applying<'_, '_> {
         self.store_lease(granted.ok_or(errors::LEASE_EXIST)?)?;
         self.outcome_flags.leases.granted_ttls_s.push(r.ttl);
         Ok(Applied::LeaseGrant { revision: self.batch.revision(), id: r.id, ttl_s: r.ttl })
+    }
+
+    /// A client's revoke. The leader's own, of a lease that ran out, needs no rights.
+    fn lease_revoke_asked(&mut self, id: i64) -> Result<Applied, Failure> {
+        self.cluster.alarms.admit(false)?;
+        if self.auth.enabled() {
+            let keys = self.batch.keys_of_lease(id)?;
+            needs::write_all(&self.auth.grants(self.by.as_ref()), &keys)?;
+        }
+        self.lease_revoke(id)
     }
 
     fn lease_revoke(&mut self, id: i64) -> Result<Applied, Failure> {
@@ -490,6 +564,35 @@ impl Applying<'_, '_> {
             self.outcome_flags.cluster_changed = true;
         }
         Ok(Applied::Done)
+    }
+
+    fn change_auth(&mut self, command: &AuthCommand) -> Result<Applied, Failure> {
+        let change = self.auth.apply(self.by.as_ref(), command)?;
+        let revision = self.batch.revision();
+        if let AuthCommand::Authenticate(r) = command {
+            return Ok(Applied::Authenticate { revision, token: self.issue_token(r) });
+        }
+        for write in change.writes {
+            self.outcome_flags.auth_changed = true;
+            match write.value {
+                Some(value) => self.batch.small_put(SmallTree::Auth, &write.key, value)?,
+                None => self.batch.small_delete(SmallTree::Auth, &write.key)?,
+            }
+        }
+        self.auth_cell.end_tokens(&change.tokens);
+        Ok(Applied::Auth { revision })
+    }
+
+    /// The simple token of this entry; `None` if its proposer makes tokens of another kind.
+    fn issue_token(&mut self, r: &pb::InternalAuthenticateRequest) -> Option<String> {
+        if r.simple_token.is_empty() {
+            return None;
+        }
+        let token = tokens::name(&r.simple_token, self.index);
+        if self.index >= self.token_index_min {
+            self.auth_cell.change_tokens(|tokens| tokens.add(&token, &r.name, self.now_ms));
+        }
+        Some(token)
     }
 
     /// Applies a change of the membership to the records, or refuses it.

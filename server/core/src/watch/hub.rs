@@ -64,6 +64,9 @@ pub struct WatcherKey {
     generation: u32,
 }
 
+/// Whether a user, if one is known, may watch from a key to an end; if not, the reason that it is told.
+pub type May<'a> = &'a dyn Fn(Option<&str>, &[u8], &[u8]) -> Result<(), &'static str>;
+
 /// How many of what there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HubStats {
@@ -100,6 +103,8 @@ pub(super) enum State {
 pub(super) struct Watcher {
     pub stream: StreamId,
     pub watch_id: i64,
+    /// The user who created it, if one was known.
+    owner: Option<Arc<str>>,
     pub watched: Watched,
     /// No event below this revision is for it.
     pub start: i64,
@@ -241,6 +246,17 @@ impl Hub {
     /// Creates a watcher. `now` is the store's revision, at or above the hub's: what the store has and the
     /// hub was not told yet is before the creation (WATCH-7).
     pub fn create(&mut self, id: StreamId, request: &pb::WatchCreateRequest, now: i64) {
+        self.create_for(None, id, request, now);
+    }
+
+    /// As [`Hub::create`], for a user whose rights were checked.
+    pub fn create_for(
+        &mut self,
+        owner: Option<Arc<str>>,
+        id: StreamId,
+        request: &pb::WatchCreateRequest,
+        now: i64,
+    ) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let taken = request.watch_id != 0 && stream.watchers.contains_key(&request.watch_id);
         let watched = match admit(request) {
@@ -255,6 +271,7 @@ impl Hub {
         let watcher = Watcher {
             stream: id,
             watch_id,
+            owner,
             watched,
             start,
             asked_start: request.start_revision,
@@ -288,6 +305,24 @@ impl Hub {
         let Some(key) = stream.watchers.remove(&watch_id) else { return };
         self.drop_watcher(key);
         self.push(id, Out::Canceled { watch_id, revision: now });
+    }
+
+    /// Ends those watchers that `may`, given owner, key and end, refuses: rights changed. Looks at `max` places
+    /// from `from` on, so that nobody waits long for the hub, and says where to go on.
+    pub fn recheck(&mut self, from: usize, max: usize, may: May<'_>) -> Option<usize> {
+        let to = from.saturating_add(max).min(self.places.len());
+        for place in from..to {
+            let Place { generation, watcher: Some(watcher) } = &self.places[place] else { continue };
+            let (key, end) = watcher.watched.on_wire();
+            let refused = may(watcher.owner.as_deref(), key, end).err();
+            let Some(reason) = refused.filter(|_| watcher.state != State::Compacted) else { continue };
+            let (id, watch_id) = (watcher.stream, watcher.watch_id);
+            let key = WatcherKey { place: place as u32, generation: *generation };
+            self.streams.get_mut(&id).expect("a watcher has its stream").watchers.remove(&watch_id);
+            self.drop_watcher(key);
+            self.push(id, Out::Revoked { watch_id, reason, revision: self.revision });
+        }
+        (to < self.places.len()).then_some(to)
     }
 
     /// Answers a progress request if every watcher of the stream is synced (WATCH-37, WATCH-38).

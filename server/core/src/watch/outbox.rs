@@ -40,6 +40,12 @@ pub enum Out {
         watch_id: i64,
         revision: i64,
     },
+    /// Its owner may not see its keys any more.
+    Revoked {
+        watch_id: i64,
+        reason: &'static str,
+        revision: i64,
+    },
     /// The history that the watcher needs is gone (WATCH-20): the header's revision is 0.
     Compacted {
         watch_id: i64,

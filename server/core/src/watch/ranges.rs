@@ -36,6 +36,15 @@ pub enum Watched {
 }
 
 impl Watched {
+    /// Key and end as a request would have them.
+    pub fn on_wire(&self) -> (&[u8], &[u8]) {
+        match self {
+            Watched::Key(key) => (key, b""),
+            Watched::Range(start, End::Open) => (start, b"\0"),
+            Watched::Range(start, End::Before(end)) => (start, end),
+        }
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             Watched::Key(k) => k == key,

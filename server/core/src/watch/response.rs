@@ -33,6 +33,13 @@ impl Out {
             Out::Canceled { watch_id, revision } => {
                 WatchResponse { header: header_at(revision), watch_id, canceled: true, ..Default::default() }
             }
+            Out::Revoked { watch_id, reason, revision } => WatchResponse {
+                header: header_at(revision),
+                watch_id,
+                canceled: true,
+                cancel_reason: reason.to_owned(),
+                ..Default::default()
+            },
             Out::Compacted { watch_id, compact_revision } => WatchResponse {
                 header: header_at(0),
                 watch_id,
@@ -116,6 +123,8 @@ mod tests {
         assert_eq!(one(Out::Created { watch_id: 4, revision: 7 }), (7, 4, true, false, 0));
         assert_eq!(one(Out::Refused { reason: "no".into(), revision: 7 }), (7, -1, true, true, 0));
         assert_eq!(one(Out::Canceled { watch_id: 4, revision: 7 }), (7, 4, false, true, 0));
+        let revoked = Out::Revoked { watch_id: 4, reason: "no", revision: 7 };
+        assert_eq!(one(revoked), (7, 4, false, true, 0));
         assert_eq!(one(Out::Compacted { watch_id: 4, compact_revision: 5 }), (0, 4, false, true, 5));
         assert_eq!(one(Out::Progress { watch_id: -1, revision: 7 }), (7, -1, false, false, 0));
     }

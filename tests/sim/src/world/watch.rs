@@ -105,6 +105,7 @@ impl World {
             Out::Created { watch_id, .. }
             | Out::Canceled { watch_id, .. }
             | Out::Compacted { watch_id, .. }
+            | Out::Revoked { watch_id, .. }
             | Out::Events { watch_id, .. }
             | Out::Progress { watch_id, .. } => *watch_id,
             Out::Refused { reason, .. } => return broken(format!("a create was refused: {reason}")),
