@@ -13,7 +13,7 @@ use crate::{
     front::{Front, Role, Unhealthy},
     listen::{self, Listener},
     log::{Log, Value},
-    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError},
+    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind},
     metrics::{self, Metrics},
     notify,
     observe::Watcher,
@@ -100,6 +100,9 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         listeners.into_iter().partition(|listener| matches!(listener.role, Role::Peer | Role::Metrics));
     let mut tasks = serving.start(early);
     let observer = Watcher { log: log.clone(), metrics, warn_apply: front.config.warn_apply };
+    if front.config.auth.tokens == TokenKind::Simple {
+        log.warn("simple token is not cryptographically signed", &[]);
+    }
     let member = match Member::start(member_config(&front.config), Arc::new(observer)).await {
         Ok(member) => member,
         Err(error) => return failed(&log, status_of(&error), &error.to_string()),
@@ -301,6 +304,7 @@ fn member_config(config: &Config) -> MemberConfig {
         scrub_bytes_s: config.scrub_bytes_s,
         auto_compaction: config.auto_compaction,
         watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
+        auth: config.auth,
         lease_checkpoints: config.gates.lease_checkpoint,
         ..MemberConfig::new(config.data_dir.clone(), seed())
     }

@@ -59,7 +59,7 @@ fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
         "initial-cluster-state" => ("existing", &[]),
         "auto-compaction-mode" => ("revision", &["--auto-compaction-retention=7"]),
         "auto-compaction-retention" => ("7h", &[]),
-        "auth-token" => ("jwt", &[]),
+        "auth-token" => ("", &[]),
         "metrics" => ("extensive", &[]),
         "logger" => ("zap", &[]),
         "log-outputs" => ("stdout", &[]),
@@ -70,7 +70,9 @@ fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
         "enable-grpc-gateway" => ("false", &[]),
         _ => match flag.kind {
             Kind::Bool => (if flag.default == "true" { "false" } else { "true" }, &[]),
-            Kind::Uint | Kind::Uint32 | Kind::Int => ("77", &[]),
+            Kind::Uint | Kind::Uint32 | Kind::Int => {
+                (if flag.name == "bcrypt-cost" { "7" } else { "77" }, &[])
+            }
             Kind::Duration => ("7s", &[]),
             Kind::Text | Kind::Urls | Kind::List | Kind::Gates => ("other", &[]),
         },
@@ -83,6 +85,7 @@ fn refused_example(name: &str) -> Option<&'static str> {
         "listen-peer-urls" | "listen-client-urls" | "listen-client-http-urls" | "listen-metrics-urls" => {
             Some("https://127.0.0.1:1")
         }
+        "auth-token" => Some("jwt"),
         "initial-cluster" => Some("default=http://localhost:2380,other=http://localhost:2381"),
         _ => None,
     }

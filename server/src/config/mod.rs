@@ -16,6 +16,7 @@ pub mod value;
 
 pub use gates::Gates;
 
+use crate::member::{AuthConfig, TokenKind};
 use cairn_core::AutoCompaction;
 use flags::{Class, FLAGS};
 use given::{Given, Remark};
@@ -77,6 +78,9 @@ pub struct Config {
     pub found_cluster: bool,
     pub auto_compaction: AutoCompaction,
     pub progress_interval: Duration,
+    pub auth: AuthConfig,
+    /// Failed logins of one address a second; 0 sets no bound.
+    pub auth_failures_s: u32,
     pub metrics_extensive: bool,
     pub log: LogConfig,
     pub warn_apply: Duration,
@@ -189,6 +193,8 @@ impl Config {
                 Duration::ZERO => PROGRESS_DEFAULT,
                 interval => interval.max(PROGRESS_MIN),
             },
+            auth: auth_config(&read, &mut remarks)?,
+            auth_failures_s: u32::try_from(read.uint("auth-failure-rate")).expect("checked as given"),
             metrics_extensive: match read.text("metrics") {
                 "basic" | "" => false,
                 "extensive" => true,
@@ -282,6 +288,36 @@ fn check_times(heartbeat_ms: u64, election_ms: u64) -> Result<(), ConfigError> {
         ));
     }
     Ok(())
+}
+
+/// AU-6, AU-25, AU-28, AU-29.
+fn auth_config(read: &Reader<'_>, remarks: &mut Vec<Remark>) -> Result<AuthConfig, ConfigError> {
+    let defaults = AuthConfig::default();
+    let text = read.text("auth-token");
+    let mut parts = text.split(',');
+    let tokens = match parts.next().unwrap_or_default() {
+        "" if text.is_empty() => TokenKind::None,
+        "simple" if parts.all(|option| option.contains('=')) => TokenKind::Simple,
+        "jwt" => return refuse(format!("--auth-token={text} is refused: jwt is not there yet")),
+        _ => return refuse(format!("--auth-token={text}: auth: invalid auth options")),
+    };
+    let cost = read.uint("bcrypt-cost");
+    let bcrypt_cost = match u32::try_from(cost) {
+        Ok(cost @ 4..=31) => cost,
+        _ => {
+            remarks.push(warn(
+                "use default bcrypt cost instead of the invalid given cost",
+                "given-cost",
+                cost,
+            ));
+            defaults.bcrypt_cost
+        }
+    };
+    let token_ttl_ms = match read.uint("auth-token-ttl") {
+        0 => defaults.token_ttl_ms,
+        seconds => seconds.saturating_mul(1000),
+    };
+    Ok(AuthConfig { tokens, token_ttl_ms, bcrypt_cost, revoke_watches: read.bool("auth-revoke-watches") })
 }
 
 fn found_cluster(read: &Reader<'_>) -> Result<bool, ConfigError> {

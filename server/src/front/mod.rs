@@ -54,6 +54,7 @@ pub struct Front {
     pub config: Config,
     pub log: Log,
     pub metrics: Arc<Metrics>,
+    pub failures: grpc::auth::Failures,
     member: OnceLock<Member>,
     /// True once the process is to end: streams end, waiting calls give up.
     stopping: watch::Sender<bool>,
@@ -78,6 +79,7 @@ pub enum Unhealthy {
 impl Front {
     pub fn new(config: Config, log: Log, metrics: Arc<Metrics>) -> Front {
         Front {
+            failures: grpc::auth::Failures::new(config.auth_failures_s),
             config,
             log,
             metrics,

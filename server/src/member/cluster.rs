@@ -21,6 +21,11 @@ impl Member {
     }
 
     pub async fn alarm(&self, r: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
+        if r.action == pb::alarm_request::AlarmAction::Get as i32 {
+            self.check_known().await?;
+        } else {
+            self.check_root().await?;
+        }
         match self.propose(Command::Alarm(r)).await? {
             Applied::Alarm { revision, alarms } => {
                 Ok(pb::AlarmResponse { header: Some(self.header_at(revision)), alarms })
@@ -96,6 +101,7 @@ impl Member {
             pending_proposals: raft.proposals.load(Ordering::Relaxed) as usize,
             failed_proposals: raft.failed_proposals.load(Ordering::Relaxed),
             failed_read_indexes: raft.failed_read_indexes.load(Ordering::Relaxed),
+            auth_revision: shared.auth.auth().revision(),
             slow_read_indexes: raft.slow_read_indexes.load(Ordering::Relaxed),
             leader_changes: raft.leader_changes.load(Ordering::Relaxed),
             keys: shared.reader.keys().unwrap_or_default(),
@@ -122,10 +128,10 @@ impl Member {
             member_id: self.shared.member_id.0,
             member_attributes: Some(attributes),
         };
-        self.propose(Command::MemberAttributes(set)).await?;
+        self.propose_by(Command::MemberAttributes(set), None).await?;
         if self.shared.cluster().version.as_deref() != Some(version) {
             let set = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
-            self.propose(Command::ClusterVersion(set)).await?;
+            self.propose_by(Command::ClusterVersion(set), None).await?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
+use super::auth::AuthConfig;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
     boot::{BootError, request_timeout_ms},
@@ -43,6 +44,7 @@ pub struct MemberConfig {
     pub scrub_bytes_s: u64,
     pub auto_compaction: AutoCompaction,
     pub watch_progress_interval_ms: u64,
+    pub auth: AuthConfig,
     /// Remaining times of leases are recorded through the log (LEASE-26).
     pub lease_checkpoints: bool,
     /// What the draws of this member start from: election timeouts, lease ids, timers, the log's salt.
@@ -70,6 +72,7 @@ impl MemberConfig {
             scrub_bytes_s: 10_000_000,
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
+            auth: AuthConfig::default(),
             lease_checkpoints: true,
             seed,
             vfs: Arc::new(cairn_engine::io::StdVfs),
@@ -273,6 +276,7 @@ pub struct MemberStatus {
     pub failed_read_indexes: u64,
     pub slow_read_indexes: u64,
     pub leader_changes: u64,
+    pub auth_revision: u64,
     /// Live keys.
     pub keys: i64,
     pub counts: Counts,

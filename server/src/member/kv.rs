@@ -8,12 +8,15 @@
 
 use super::{
     Member, Refusal,
+    auth::Standing,
     config::RequestKind,
-    shared::{Answer, ReplicaMessage},
+    shared::{Answer, Kept, ReplicaMessage},
 };
 use bytes::Bytes;
 use cairn_core::{
-    Command, convert,
+    Command,
+    auth::{Identity, needs},
+    convert,
     door::{self, TxnPath},
     replica::{Proposal, log::EntryKind},
     state::{Applied, Carried},
@@ -37,7 +40,8 @@ impl Member {
             if !r.serializable {
                 self.linearize().await?;
             }
-            let done = self.read_range(convert::range_op(r)).await?;
+            let read = |r| self.read_range(convert::range_op(r));
+            let done = self.guarded(r, needs::range, read).await?;
             let header = self.header_at(done.revision);
             Ok(convert::range_response(done, header))
         })
@@ -62,10 +66,16 @@ impl Member {
         if !r.serializable {
             self.linearize().await?;
         }
+        let standing = self.standing().await?;
+        if let Some(standing) = &standing {
+            needs::range(&standing.grants(), &r)?;
+        }
+        let guard = standing.map(|standing| (standing, r.clone()));
         let count_only = r.count_only;
         let stream = self.shared.reader.range_stream(&convert::range_op(r));
         let stream = stream.map_err(|error| self.refusal(error))?;
-        Ok(RangeChunks { member: self.clone(), stream: Some(stream), keys: FIRST_CHUNK_KEYS, count_only })
+        let stream = Some(stream);
+        Ok(RangeChunks { member: self.clone(), guard, stream, keys: FIRST_CHUNK_KEYS, count_only })
     }
 
     pub async fn put(&self, r: pb::PutRequest) -> Result<serve::PutResponse, Refusal> {
@@ -105,8 +115,11 @@ impl Member {
                     if path == TxnPath::Linearizable {
                         self.linearize().await?;
                     }
-                    let op = convert::txn_op(r);
-                    self.read(false, move |reader| reader.txn(&op)).await
+                    let read = |r| {
+                        let op = convert::txn_op(r);
+                        self.read(false, move |reader| reader.txn(&op))
+                    };
+                    self.guarded(r, needs::read_only_txn, read).await
                 })
                 .await?
             }
@@ -190,35 +203,62 @@ impl Member {
 
     /// Sends a request through the log and waits until it is applied here.
     pub(super) async fn propose(&self, command: Command) -> Result<Applied, Refusal> {
-        let shared = &self.shared;
-        if shared.stopping.load(Ordering::Acquire) {
+        let by = self.identity().await?;
+        let encoded = self.encoded(&command, by.as_ref())?;
+        if self.shared.auth.enabled() {
+            Box::pin(self.check_write(&command)).await?;
+        }
+        self.propose_encoded(command, by, encoded).await
+    }
+
+    /// As [`Member::propose`], for who was looked up before, or for the member itself.
+    pub(super) async fn propose_by(
+        &self,
+        command: Command,
+        by: Option<Identity>,
+    ) -> Result<Applied, Refusal> {
+        let encoded = self.encoded(&command, by.as_ref())?;
+        self.propose_encoded(command, by, encoded).await
+    }
+
+    /// The id and the bytes of a request, if the member takes it.
+    fn encoded(&self, command: &Command, by: Option<&Identity>) -> Result<(u64, Bytes), Refusal> {
+        if self.shared.stopping.load(Ordering::Acquire) {
             return Err(errors::STOPPED);
         }
-        let id = shared.ids.draw();
-        let data = command.encode(id);
-        if data.len() > shared.config.max_request_bytes {
+        let id = self.shared.ids.draw();
+        let data = command.encode_by(id, by);
+        if data.len() > self.shared.config.max_request_bytes {
             return Err(errors::REQUEST_TOO_LARGE);
         }
+        Ok((id, data))
+    }
+
+    async fn propose_encoded(
+        &self,
+        command: Command,
+        by: Option<Identity>,
+        (id, data): (u64, Bytes),
+    ) -> Result<Applied, Refusal> {
+        let shared = &self.shared;
         let raft = &shared.raft;
         let committed = raft.committed.load(Ordering::Relaxed);
         let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
         let units = shared.admission.enter(data.len(), gap).await?;
         let kind = RequestKind::Proposal(command.kind());
-        self.timed(kind, self.propose_admitted(id, command, data, units)).await
+        let (to, answer) = oneshot::channel();
+        let answer_to = Answer::Client { to, units, runtime: Handle::current() };
+        let carried = Carried { command: Some(command), by, answer: answer_to };
+        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried };
+        self.timed(kind, self.propose_admitted(proposal, answer)).await
     }
 
     async fn propose_admitted(
         &self,
-        id: u64,
-        command: Command,
-        data: Bytes,
-        units: u32,
+        proposal: Proposal<Kept>,
+        answer: oneshot::Receiver<Result<Applied, Refusal>>,
     ) -> Result<Applied, Refusal> {
         let shared = &self.shared;
-        let (to, answer) = oneshot::channel();
-        let answer_to = Answer::Client { to, units, runtime: Handle::current() };
-        let carried = Carried { command: Some(command), by: None, answer: answer_to };
-        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried };
         let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(proposal)) else {
             return Err(errors::STOPPED);
         };
@@ -259,7 +299,7 @@ impl Member {
             member_id: shared.member_id.0,
             alarm: pb::AlarmType::Nospace as i32,
         };
-        self.propose(Command::Alarm(alarm)).await?;
+        self.propose_by(Command::Alarm(alarm), None).await?;
         Err(errors::NO_SPACE)
     }
 }
@@ -286,6 +326,8 @@ const FIRST_CHUNK_KEYS: usize = 10;
 /// A range that is sent in chunks at one revision (KV-27 to KV-31).
 pub struct RangeChunks {
     member: Member,
+    /// Who asked for what, where authentication is on.
+    guard: Option<(Standing, pb::RangeRequest)>,
     stream: Option<RangeStream>,
     keys: usize,
     count_only: bool,
@@ -308,6 +350,15 @@ impl RangeChunks {
             Ok((None, _)) => return None,
             Err(refusal) => return Some(Err(refusal)),
         };
+        if let Some((standing, r)) = &self.guard {
+            // Rights that end while it is sent end it.
+            let auth = self.member.shared.auth.auth();
+            if !standing.is_of(&auth)
+                && let Err(refusal) = needs::range(&standing.grants_in(&auth), r)
+            {
+                return Some(Err(refusal));
+            }
+        }
         self.adapt(chunk.kvs.iter().map(|kv| kv.len()).sum());
         let mut response = serve::RangeResponse { kvs: chunk.kvs, ..Default::default() };
         match chunk.totals {

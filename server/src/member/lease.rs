@@ -6,8 +6,11 @@
 //! Never     keeps a time: the lessor does.
 
 use super::{Member, Refusal};
+use bytes::Bytes;
 use cairn_core::{
-    Command, door,
+    Command,
+    auth::needs,
+    door,
     lessor::{KeepAlive, TimeLeft},
     state::Applied,
 };
@@ -17,6 +20,7 @@ use std::time::Duration;
 impl Member {
     pub async fn lease_grant(&self, mut r: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
         self.check_quota(door::lease_grant_cost()).await?;
+        self.check_known().await?;
         if r.id == 0 {
             r.id = self.shared.ids.draw_lease();
         }
@@ -34,6 +38,7 @@ impl Member {
     }
 
     pub async fn lease_revoke(&self, r: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Refusal> {
+        self.check_known().await?;
         match self.propose(Command::LeaseRevoke(r)).await? {
             Applied::LeaseRevoke { revision } => {
                 Ok(pb::LeaseRevokeResponse { header: Some(self.header_at(revision)) })
@@ -45,12 +50,21 @@ impl Member {
     /// Renews one lease. The header is taken before the renewal (HDR-6); an unknown lease has TTL 0.
     pub async fn lease_keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Refusal> {
         let header = self.header();
+        self.check_attached(id).await?;
         let patience = Duration::from_millis(self.shared.config.request_timeout_ms());
         let ttl = tokio::select! {
             ttl = tokio::time::timeout(patience, self.renew(id)) => ttl.unwrap_or(Err(errors::TIMEOUT))?,
             _ = self.shared.wait_ended() => return Err(errors::STOPPED),
         };
         Ok(pb::LeaseKeepAliveResponse { header: Some(header), id, ttl })
+    }
+
+    /// AUTH-7: who keeps a lease keeps its keys.
+    async fn check_attached(&self, id: i64) -> Result<(), Refusal> {
+        let Some(standing) = self.standing().await? else { return Ok(()) };
+        self.check_known().await?;
+        let keys = self.read(true, move |reader| reader.keys_of_lease(id)).await?;
+        needs::write_all(&standing.grants(), &keys)
     }
 
     async fn renew(&self, id: i64) -> Result<i64, Refusal> {
@@ -71,7 +85,7 @@ impl Member {
                 KeepAlive::ClearCheckpoint => {
                     let checkpoints = vec![pb::LeaseCheckpoint { id, remaining_ttl: 0 }];
                     let clear = pb::LeaseCheckpointRequest { checkpoints };
-                    self.propose(Command::LeaseCheckpoint(clear)).await?;
+                    self.propose_by(Command::LeaseCheckpoint(clear), None).await?;
                 }
             }
         }
@@ -81,6 +95,7 @@ impl Member {
         &self,
         r: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
+        self.check_known().await?;
         self.linearize().await?;
         let left = self.shared.lessor().time_left(self.shared.now_ms(), r.id);
         let mut response =
@@ -91,15 +106,33 @@ impl Member {
                 response.ttl = ttl_s;
                 response.granted_ttl = granted_ttl_s;
                 if r.keys {
-                    response.keys = self.read(true, move |reader| reader.keys_of_lease(r.id)).await?;
+                    response.keys = self.attached_keys(r.id).await?;
                 }
             }
         }
         Ok(response)
     }
 
+    /// The keys on a lease, of whom each may be read (AUTH-8).
+    async fn attached_keys(&self, id: i64) -> Result<Vec<Bytes>, Refusal> {
+        let standing = self.standing().await?;
+        let keys = self.read(true, move |reader| reader.keys_of_lease(id)).await?;
+        if let Some(standing) = standing {
+            needs::read_all(&standing.grants(), &keys)?;
+            // Rights that ended since are not good for what was read since.
+            let auth = self.shared.auth.auth();
+            needs::read_all(&standing.grants_in(&auth), &keys)?;
+        }
+        Ok(keys)
+    }
+
     pub async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Refusal> {
         let ids = self.shared.lessor().ids();
+        if self.standing().await?.is_some() {
+            for id in &ids {
+                self.attached_keys(*id).await?;
+            }
+        }
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
         Ok(pb::LeaseLeasesResponse { header: Some(self.header()), leases })
     }

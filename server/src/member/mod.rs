@@ -8,17 +8,20 @@
 //! Never     decides what a request means: that is `cairn-core`.
 
 mod admission;
+mod auth;
 mod cluster;
 mod config;
 mod datadir;
 mod kv;
 mod lease;
 mod logwrite;
+mod passwords;
 mod queue;
 mod shared;
 mod threads;
 mod watch;
 
+pub use auth::{AuthConfig, Caller, TokenKind};
 pub use cairn_core::{
     AutoCompaction, ClusterId, MemberId, Refusal, command::CommandKind, state::LeaseChanges,
 };
@@ -37,6 +40,7 @@ use cairn_core::{
 use cairn_engine::{Options, wal::WalOptions};
 use cairn_proto::{errors, etcdserverpb as pb};
 use datadir::DataDir;
+use passwords::Passwords;
 use shared::{Answer, RaftFigures, ReadWaiter, ReplicaMessage, Shared, spawn};
 use std::{
     sync::{
@@ -88,6 +92,8 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
 pub struct Member {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// For whom this handle is used.
+    caller: Caller,
 }
 
 impl Member {
@@ -141,6 +147,8 @@ impl Member {
         };
         let revision = reader.revision().map_err(|e| BootError::State(e.into()))?;
         let (applied_index, applied_term) = state.applied();
+        let passwords = Passwords::new(config.auth.bcrypt_cost)
+            .map_err(|e| StartError::Ended(Failure::other(format!("cannot draw random bytes: {e}"))))?;
         let figures = RaftFigures::default();
         figures.applied_index.store(applied_index, Ordering::Relaxed);
         figures.applied_term.store(applied_term, Ordering::Relaxed);
@@ -163,6 +171,8 @@ impl Member {
             overlay_bytes,
             hub: Mutex::new(Hub::new(revision, hub_options)),
             lessor,
+            auth: state.auth_cell(),
+            passwords,
             cluster: Mutex::new(Arc::new(state.cluster().clone())),
             raft: figures,
             admission: Default::default(),
@@ -189,7 +199,7 @@ impl Member {
         start(spawn(&shared, "catchup", threads::catchup::run))?;
         start(spawn(&shared, "state", |shared| threads::state::run(shared, state)))?;
         start(spawn(&shared, "replica", |shared| threads::replica::run(shared, replica)))?;
-        Ok(Member { shared, threads: Arc::new(Mutex::new(threads)) })
+        Ok(Member { shared, threads: Arc::new(Mutex::new(threads)), caller: Caller::Nobody })
     }
 
     /// Ends the member: no new request is taken, those under way are answered as far as they can be within

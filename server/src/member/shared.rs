@@ -5,17 +5,20 @@
 //! Holds     1. `applied_index` moves only after the view with that index is published, so who sees it
 //!              reads at least that;
 //!           2. the first failure is the reason; nothing is answered as done after it.
-//! Never     holds one of its locks while taking another, but for the lessor's under the state's turn.
+//! Never     holds one of its locks while taking another, but for the lessor's under the state's turn, and
+//!           those of `auth`, under which nothing else is done.
 
 use super::{
     admission::Admission,
     config::{Ended, Failure, Level, MemberConfig, Observer},
     datadir::DataDir,
     logwrite::{HungWrite, LogWrite},
+    passwords::Passwords,
     queue::Inbox,
 };
 use cairn_core::{
     ClusterId, Command, MemberId, Refusal,
+    auth::cell::AuthCell,
     ids::RequestIds,
     lessor::Lessor,
     replica::{Committed, Leadership, Proposal, conf::ConfChange, log::EntryKind},
@@ -126,6 +129,9 @@ pub(super) struct Shared {
     pub overlay_bytes: u64,
     pub hub: Mutex<Hub>,
     pub lessor: Arc<Mutex<Lessor>>,
+    /// Users and roles as applied here, and the tokens.
+    pub auth: Arc<AuthCell>,
+    pub passwords: Passwords,
     pub cluster: Mutex<Arc<ClusterView>>,
     pub raft: RaftFigures,
     pub admission: Admission,

@@ -9,9 +9,13 @@
 
 use super::{
     Member,
+    auth::cancel_reason,
     shared::{Shared, wake_all},
 };
-use cairn_core::watch::{Hub, Outbox, StreamId};
+use cairn_core::{
+    auth::needs,
+    watch::{Hub, Outbox, StreamId},
+};
 use cairn_proto::{etcdserverpb as pb, serve};
 use pb::watch_request::RequestUnion;
 use std::{
@@ -47,9 +51,7 @@ impl WatchStream {
         poll_fn(|cx| self.outbox.poll_answerable(cx)).await;
         // An unset union, or one that is not known, is ignored (WATCH-1).
         match r.request_union {
-            Some(RequestUnion::CreateRequest(create)) => {
-                self.with_hub(|hub, now| hub.create(self.id, &create, now));
-            }
+            Some(RequestUnion::CreateRequest(create)) => self.create(&create).await,
             Some(RequestUnion::CancelRequest(cancel)) => {
                 self.with_hub(|hub, now| hub.cancel(self.id, cancel.watch_id, now));
             }
@@ -58,9 +60,23 @@ impl WatchStream {
         }
     }
 
-    /// Answers a create that the caller may not have, with this reason (WATCH-11).
-    pub fn refuse(&self, reason: &str) {
-        self.with_hub(|hub, now| hub.refuse(self.id, reason, now));
+    /// Creates a watcher, if the caller may read what it watches (WATCH-11, WATCH-12). That is judged under the
+    /// hub's lock: rights that end later find the watcher there.
+    async fn create(&self, create: &pb::WatchCreateRequest) {
+        let auth = &self.shared().auth;
+        let by = if create.start_revision < 0 { Ok(None) } else { self.member.identity().await };
+        self.with_hub(|hub, now| {
+            let judged = by.and_then(|by| {
+                if auth.enabled() && create.start_revision >= 0 {
+                    needs::watch(&auth.auth().grants(by.as_ref()), create)?;
+                }
+                Ok(by.map(|by| by.user))
+            });
+            match judged {
+                Ok(owner) => hub.create_for(owner, self.id, create, now),
+                Err(refusal) => hub.refuse(self.id, cancel_reason(refusal), now),
+            }
+        });
     }
 
     /// The next response. May be dropped while it waits; `None` once the member has stopped.

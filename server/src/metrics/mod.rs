@@ -317,6 +317,7 @@ fn render_member(text: &mut Text, config: &Config, status: &MemberStatus) {
         ),
         ("etcd_debugging_mvcc_pending_events_total", "Events not sent yet.", status.pending_events as i64),
         ("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", status.wal_written_bytes as i64),
+        ("etcd_debugging_auth_revision", "Revision of users and roles.", status.auth_revision as i64),
         ("etcd_debugging_mvcc_current_revision", "Current revision.", status.revision),
         ("etcd_debugging_mvcc_compact_revision", "Last compacted revision.", status.compact_revision),
         ("etcd_debugging_mvcc_watch_stream_total", "Open watch streams.", status.watch_streams as i64),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon as clients and operators meet it: a process, its ports, its signals.
 
+mod auth;
 mod election;
 mod http;
 mod lifecycle;

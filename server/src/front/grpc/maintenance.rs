@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Answers of Maintenance and Auth that the daemon itself makes.
+//! Answers of Maintenance that the daemon itself makes.
 //!
 //! Owns      the fields of `Status` (MT-2), and the health service's word during a defragmentation (MT-4).
 //! Never     touches a file.
@@ -69,9 +69,4 @@ pub async fn defragment(front: &Front, member: &Member) -> Result<pb::Defragment
     }
     // MT-3: the text passes through without a code.
     result.map(|()| pb::DefragmentResponse { header: None }).map_err(|why| Status::new(UNKNOWN, why))
-}
-
-/// Authentication is off and cannot be switched on yet; its revision is that of a fresh store.
-pub fn auth_status(header: pb::ResponseHeader) -> pb::AuthStatusResponse {
-    pb::AuthStatusResponse { header: Some(header), enabled: false, auth_revision: 1 }
 }

@@ -9,6 +9,7 @@
 //!              leader, when there has been none for long.
 //! Never     holds a lock across an await, or more of an answer than the client takes.
 
+pub mod auth;
 mod election;
 pub mod ended;
 mod health;
@@ -43,7 +44,7 @@ use hyper::body::Incoming;
 use kv::RangePieces;
 use message::{Encoding, Messages, Wire};
 use prost::Message;
-use routes::{Route, Rpc};
+use routes::{AuthRpc, Route, Rpc};
 use slow::Subject;
 use status::{INTERNAL, Status, UNIMPLEMENTED};
 use std::{
@@ -138,7 +139,7 @@ impl Call {
         front.metrics.grpc.client_request(route.method.kind == Kind::Unary, client_version);
         let encoding = Encoding::of_request(headers)?;
         let deadline = timeout_of(headers)?.map(|timeout| Instant::now() + timeout);
-        let member = front.member().cloned().ok_or(errors::STOPPED)?;
+        let member = front.member().ok_or(errors::STOPPED)?.called_by(auth::caller(headers));
         let requires_leader = headers.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
         if requires_leader && !member.has_leader() {
             return Err(errors::NO_LEADER.into());
@@ -203,18 +204,7 @@ impl Call {
                 })
                 .await
             }
-            Rpc::AuthStatus => {
-                self.unary(request, |_: pb::AuthStatusRequest| async move {
-                    whole(Ok::<_, Status>(maintenance::auth_status(member.header())))
-                })
-                .await
-            }
-            Rpc::Authenticate => {
-                self.unary(request, |_: pb::AuthenticateRequest| async move {
-                    Err::<Answer<pb::AuthenticateResponse>, Status>(errors::AUTH_NOT_ENABLED.into())
-                })
-                .await
-            }
+            Rpc::Auth(rpc) => self.auth(rpc, request).await,
             Rpc::Lock => self.waiting(request, |r| async move { whole(lock::lock(member, r).await) }).await,
             Rpc::Unlock => self.unary(request, |r| async move { whole(lock::unlock(member, r).await) }).await,
             Rpc::Campaign => {
@@ -247,6 +237,75 @@ impl Call {
             Rpc::Observe => self.stream(request, |m| election::observe(member, m)).await,
             Rpc::HealthWatch => self.stream(request, |m| health::watch(&self.front, m)).await,
         }
+    }
+
+    async fn auth(&self, rpc: AuthRpc, request: Request<Incoming>) -> Response<Body> {
+        let member = &self.member;
+        match rpc {
+            AuthRpc::Enable => {
+                self.unary(request, |r| async move { whole(member.auth_enable(r).await) }).await
+            }
+            AuthRpc::Disable => {
+                self.unary(request, |r| async move { whole(member.auth_disable(r).await) }).await
+            }
+            AuthRpc::Status => {
+                self.unary(
+                    request,
+                    |_: pb::AuthStatusRequest| async move { whole(member.auth_status().await) },
+                )
+                .await
+            }
+            AuthRpc::Authenticate => {
+                self.unary(request, |r| async move { whole(auth::authenticate(self, r).await) }).await
+            }
+            AuthRpc::UserAdd => self.unary(request, |r| async move { whole(member.user_add(r).await) }).await,
+            AuthRpc::UserGet => self.unary(request, |r| async move { whole(member.user_get(r).await) }).await,
+            AuthRpc::UserList => {
+                self.unary(
+                    request,
+                    |_: pb::AuthUserListRequest| async move { whole(member.user_list().await) },
+                )
+                .await
+            }
+            AuthRpc::UserDelete => {
+                self.unary(request, |r| async move { whole(member.user_delete(r).await) }).await
+            }
+            AuthRpc::UserChangePassword => {
+                self.unary(request, |r| async move { whole(member.user_change_password(r).await) }).await
+            }
+            AuthRpc::UserGrantRole => {
+                self.unary(request, |r| async move { whole(member.user_grant_role(r).await) }).await
+            }
+            AuthRpc::UserRevokeRole => {
+                self.unary(request, |r| async move { whole(member.user_revoke_role(r).await) }).await
+            }
+            AuthRpc::RoleAdd => self.unary(request, |r| async move { whole(member.role_add(r).await) }).await,
+            AuthRpc::RoleGet => self.unary(request, |r| async move { whole(member.role_get(r).await) }).await,
+            AuthRpc::RoleList => {
+                self.unary(
+                    request,
+                    |_: pb::AuthRoleListRequest| async move { whole(member.role_list().await) },
+                )
+                .await
+            }
+            AuthRpc::RoleDelete => {
+                self.unary(request, |r| async move { whole(member.role_delete(r).await) }).await
+            }
+            AuthRpc::RoleGrantPermission => {
+                self.unary(request, |r| async move { whole(member.role_grant_permission(r).await) }).await
+            }
+            AuthRpc::RoleRevokePermission => {
+                self.unary(request, |r| async move { whole(member.role_revoke_permission(r).await) }).await
+            }
+        }
+    }
+
+    /// What the table of methods asks of a caller whatever its request says; only where authentication is on.
+    async fn admit(&self) -> Result<(), Status> {
+        if !self.member.auth_enabled() {
+            return Ok(());
+        }
+        Ok(Box::pin(self.member.check_method(self.route.method.permission)).await?)
     }
 
     /// Tonic's half of a call: `handler` is given the request's messages, and gives the answer's.
@@ -331,6 +390,7 @@ impl Call {
         let work = async {
             let request = messages.only().await?;
             subject = request.subject();
+            self.admit().await?;
             handler(request).await
         };
         let result = match self.deadline {
@@ -391,7 +451,11 @@ impl Call {
                     leaderless: self.requires_leader.then(|| self.front.leaderless()),
                     deadline: self.deadline,
                 };
-                match open(messages).await {
+                let opened = async {
+                    self.admit().await?;
+                    open(messages).await
+                };
+                match opened.await {
                     Ok(inner) => Ok(bounded(inner, end, ended)),
                     Err(status) => {
                         ended.with(status.code);

@@ -8,7 +8,7 @@
 use super::{NOSNIFF, TEXT, answer, error};
 use crate::{
     front::{Front, body::Body},
-    member::Member,
+    member::{Caller, Member},
 };
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{AlarmType, RangeRequest};
@@ -98,7 +98,9 @@ async fn read(member: &Member, serializable: bool) -> Result<(), String> {
         serializable,
         ..RangeRequest::default()
     };
-    member.range(request).await.map(drop).map_err(|refusal| refusal.text.to_owned())
+    // AU-22: nobody needs to say who it is to be told that the member is well.
+    let itself = member.called_by(Caller::Itself);
+    itself.range(request).await.map(drop).map_err(|refusal| refusal.text.to_owned())
 }
 
 /// Whether the path is `/livez`, `/readyz`, or one check of theirs.

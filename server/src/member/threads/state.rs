@@ -8,6 +8,7 @@
 //! Never     holds Raft back: its queue takes what is committed, and admission bounds that.
 
 use super::super::{
+    auth::cancel_reason,
     config::Level,
     shared::{
         Answer, CheckpointMessage, IDLE, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage, wake_all,
@@ -38,6 +39,8 @@ const OVERLAY_TIMES_MAX: u64 = 2;
 const OVERLAY_PATIENCE: Duration = Duration::from_millis(100);
 /// Entries that one slice of a purge looks at.
 const ENTRIES_PER_PURGE: usize = 1000;
+/// Watchers that are looked at again under one hold of the hub's lock.
+const WATCHERS_PER_RECHECK: usize = 1000;
 /// A purge that is held up by a reader breaks its hold after this long.
 const HOLD_PATIENCE_MS: u64 = 30_000;
 
@@ -162,6 +165,9 @@ impl Running<'_> {
             *self.shared.cluster.lock().expect("nothing fails under this lock") =
                 Arc::new(self.state.cluster().clone());
         }
+        if outcome.auth_changed {
+            self.end_watchers_without_rights();
+        }
         self.shared.raft.applied_term.store(term, Ordering::Release);
         self.shared.raft.applied_index.store(index, Ordering::Release);
         self.shared.db.raise_size();
@@ -180,6 +186,27 @@ impl Running<'_> {
         self.shared.replica.extend(conf.map(|(index, change)| ReplicaMessage::ConfApplied { index, change }));
         self.shared.observer.applied(entries, started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Before the events of the same batch are given out: what was written after a right had ended is not
+    /// told to who had it.
+    fn end_watchers_without_rights(&self) {
+        if !self.shared.config.auth.revoke_watches {
+            return;
+        }
+        let auth = self.shared.auth.auth();
+        let may = |owner: Option<&str>, key: &[u8], end: &[u8]| {
+            auth.grants_now(owner).read(key, end).map_err(cancel_reason)
+        };
+        let mut from = Some(0);
+        while let Some(place) = from {
+            let wakers = {
+                let mut hub = self.shared.hub();
+                from = hub.recheck(place, WATCHERS_PER_RECHECK, &may);
+                hub.take_wakers()
+            };
+            wake_all(wakers);
+        }
     }
 
     fn publish(&mut self, events: &[Arc<RevisionEvents>]) -> Result<(), Fatal> {
@@ -289,6 +316,10 @@ impl Running<'_> {
     }
 
     fn scan_leases(&mut self, now_ms: u64) {
+        if self.shared.auth.enabled() {
+            let ttl_ms = self.shared.config.auth.token_ttl_ms;
+            self.shared.auth.change_tokens(|tokens| tokens.sweep(now_ms, ttl_ms));
+        }
         let (expired, checkpoints) = {
             let mut lessor = self.shared.lessor();
             let expired = lessor.expired(now_ms, self.shared.config.request_timeout_ms());
