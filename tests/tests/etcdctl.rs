@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `etcdctl` 3.5.1 prints against Cairn is what it prints against etcd 3.5.1.
 //!
-//! Owns      the telling of `tests/data/etcdctl.script` to both servers, and the table of masks.
+//! Owns      the telling of `tests/data/etcdctl.script`, and of the one about users, to both servers, and the
+//!           table of masks.
 //! Holds     1. both servers are fresh, and get the same commands in the same order;
 //!           2. a command whose outputs differ after the masks fails the test, unless the script names the
 //!              rule under which it may; and a rule so named must be needed.
@@ -255,10 +256,29 @@ fn run(mut command: Command, input: &str) -> (i32, String, String) {
 
 #[tokio::test]
 async fn etcdctl_prints_the_same_against_both_servers() {
-    let Some(reference) = tools::etcd() else { return };
-    let steps = parse(include_str!("../data/etcdctl.script"));
-    let mut etcd = Teller::new(&reference, Program::etcd(&reference)).await;
-    let mut cairn = Teller::new(&reference, Program::cairn()).await;
+    let told = tell_both(include_str!("../data/etcdctl.script"), &[], &[]).await;
+    assert!(told.is_none_or(|told| score("etcdctl outputs compared", told, 140)), "the script lost some");
+}
+
+#[tokio::test]
+async fn etcdctl_prints_the_same_about_users_and_roles() {
+    let flags = ["--bcrypt-cost=4"];
+    let told =
+        tell_both(include_str!("../data/etcdctl-auth.script"), &flags, &["--auth-failure-rate=0"]).await;
+    assert!(
+        told.is_none_or(|told| score("etcdctl auth outputs compared", told, 120)),
+        "the script lost some"
+    );
+}
+
+/// Tells a script to both servers; the number of outputs compared, or `None` without the reference.
+async fn tell_both(script: &str, flags: &[&str], of_cairn: &[&str]) -> Option<usize> {
+    let reference = tools::etcd()?;
+    let with =
+        |program: Program, flags: &[&str]| flags.iter().fold(program, |program, flag| program.arg(*flag));
+    let steps = parse(script);
+    let mut etcd = Teller::new(&reference, with(Program::etcd(&reference), flags)).await;
+    let mut cairn = Teller::new(&reference, with(with(Program::cairn(), flags), of_cairn)).await;
     let mut differences = Vec::new();
     let mut told = 0;
     for (number, step, rule) in &steps {
@@ -278,7 +298,6 @@ async fn etcdctl_prints_the_same_against_both_servers() {
             }
         }
     }
-    let enough = score("etcdctl outputs compared", told, 140);
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
-    assert!(enough, "the script lost some");
+    Some(told)
 }
