@@ -38,7 +38,7 @@ impl Store {
         let mut tries = 1;
         loop {
             let read = |page: PageId, out: &mut [u8]| {
-                pages += 1;
+                pages += (out.len() / PAGE_BYTES) as u64;
                 self.file.read_medium(page, out)
             };
             let map =
