@@ -159,8 +159,8 @@ impl View {
     /// Sum of the weights of the entries in range, and the stamp at which that sum is true: for an
     /// append tree the view's own, for an ordered tree that of the newest commit the view's overlays hold.
     ///
-    /// O(log n), but for a partial range of an ordered tree also a walk over what the active overlay
-    /// has in that range.
+    /// O(log n), but for a partial range of an ordered tree also a walk over the runs of cells that the active
+    /// overlay has in that range, each of which knows its sum.
     pub fn weight(&self, tree: &TreeDef, lo: Bound<&[u8]>, hi: Bound<&[u8]>) -> Result<(u64, u64)> {
         self.0.weight(tree.kind, self.0.trees.place(tree), lo, hi)
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns      the scan of `hist` for the changes of some keys, and its budget.
 //! Holds     1. a revision is given whole or not at all;
-//!           2. values are read only for changes that match;
+//!           2. records are read only for changes that match, and short ones for their keys (`hist`);
 //!           3. at the compact revision a key that changed several times has only its last change, as if
 //!              the purge were done (COMPACT-7).
 //! Never     knows a watcher: it is given intervals.
@@ -44,7 +44,8 @@ pub struct HistoryDone {
 
 impl Reader {
     /// The changes of the keys in any of `ranges` at revisions `from..=to`, where `to` is lowered to the
-    /// current revision. One scan of `hist`, and one read of a record for each match.
+    /// current revision. One scan of `hist`, and one read of a record for each match
+    /// and for each change whose key is in a short record.
     ///
     /// # Errors
     /// [`OpError::Compacted`] if `from` is below the compact revision (at it is fine).

@@ -6,7 +6,8 @@
 //!              an explicit revision;
 //!           2. a count is the index's weight less what `hist` shows to have happened since, or a walk,
 //!              whichever is shorter; both give the same number.
-//! Never     reads a value but to learn what an old revision's cell no longer says.
+//! Never     reads a record but to learn what an old revision's cell no longer says, or the key of a change that
+//!           has it there.
 
 use std::cell::{Cell as StdCell, RefCell};
 use std::ops::Bound;
