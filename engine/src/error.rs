@@ -247,6 +247,17 @@ impl Error {
         Error::Poisoned { file: file.to_path_buf(), full: self.is_full() }
     }
 
+    /// The same, with the tree that the damage is in.
+    pub(crate) fn in_tree(self, tree: &str) -> Error {
+        match self {
+            Error::Corrupt(mut place) => {
+                place.tree = Some(tree.to_owned());
+                Error::Corrupt(place)
+            }
+            other => other,
+        }
+    }
+
     /// True if there was no room on the disk, now or at the write or sync after which there are no others.
     pub fn is_full(&self) -> bool {
         matches!(self, Error::NoSpace { .. } | Error::Poisoned { full: true, .. })

@@ -130,13 +130,7 @@ impl tree::Visitor for Reporter<'_> {
     }
 
     fn damage(&mut self, error: Error, low: &[u8], high: Option<&[u8]>) -> Result<()> {
-        let error = match error {
-            Error::Corrupt(mut place) => {
-                place.tree = Some(self.tree.to_owned());
-                Error::Corrupt(place)
-            }
-            other => other,
-        };
+        let error = error.in_tree(self.tree);
         let keys = Keys { low: low.to_vec(), high: high.map(<[u8]>::to_vec) };
         self.store.wrong(error, Some(keys), self.findings)
     }
