@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
 use serde::ser::{SerializeMap, Serializer};
 
 /// Text as it is, a backslash as `\\`, and each byte that is not printable text, or a space at either end, as `\xNN`.
@@ -65,53 +66,12 @@ pub fn unescaped(text: &str) -> Result<Vec<u8>, String> {
 
 /// Standard base64 with padding.
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let group = u32::from_be_bytes(group);
-        for digit in 0..4 {
-            let value = group >> (18 - 6 * digit) & 63;
-            out.push(if digit <= chunk.len() { char::from(DIGITS[value as usize]) } else { '=' });
-        }
-    }
-    out
+    STANDARD.encode(bytes)
 }
 
 /// The bytes of standard base64 with padding; `None` for anything else.
 pub fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let text = text.as_bytes();
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    for (at, chunk) in text.chunks_exact(4).enumerate() {
-        let last = (at + 1) * 4 == text.len();
-        let padding = chunk.iter().rev().take_while(|c| **c == b'=').count();
-        if padding > 2 || padding > 0 && !last {
-            return None;
-        }
-        let mut group = 0u32;
-        for c in &chunk[..4 - padding] {
-            let digit = match c {
-                b'A'..=b'Z' => c - b'A',
-                b'a'..=b'z' => c - b'a' + 26,
-                b'0'..=b'9' => c - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            group = group << 6 | u32::from(digit);
-        }
-        let bytes = (group << (6 * padding)).to_be_bytes();
-        // Bits that no byte has are zero.
-        if bytes[4 - padding..].iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        out.extend_from_slice(&bytes[1..4 - padding]);
-    }
-    Some(out)
+    STANDARD.decode(text).ok()
 }
 
 /// Puts bytes into a JSON object: under `name` if they are UTF-8, else as base64 under `name_base64`.

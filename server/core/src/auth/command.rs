@@ -7,6 +7,10 @@
 //! Never     decides anything.
 
 use crate::command::{CommandKind, write};
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
 
@@ -68,45 +72,21 @@ commands! {
     RoleRevokePermission(AuthRoleRevokePermissionRequest) = 1204 in auth_role_revoke_permission as AuthRoleRevokePermission;
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// As Go's `StdEncoding`, which does not look at the bits behind the last byte.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// With padding, as Go's `StdEncoding`.
 pub fn encode_base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group =
-            chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let used = digit <= chunk.len();
-            let value = group >> (18 - 6 * digit) & 63;
-            text.push(if used { char::from(DIGITS[value as usize]) } else { '=' });
-        }
-    }
-    text
+    BASE64.encode(bytes)
 }
 
 /// `None` if it is not what [`encode_base64`] writes, line ends aside, which Go skips.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-    if !digits.len().is_multiple_of(4) {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3);
-    let groups = digits.len() / 4;
-    for (at, group) in digits.chunks(4).enumerate() {
-        let padding =
-            if at + 1 == groups { group.iter().rev().take_while(|d| **d == b'=').count() } else { 0 };
-        if padding > 2 {
-            return None;
-        }
-        let mut value = 0u32;
-        for digit in &group[..4 - padding] {
-            value = value << 6 | DIGITS.iter().position(|known| known == digit)? as u32;
-        }
-        value <<= 6 * padding;
-        bytes.extend_from_slice(&value.to_be_bytes()[1..4 - padding]);
-    }
-    Some(bytes)
+    BASE64.decode(digits).ok()
 }
 
 #[cfg(test)]
