@@ -13,9 +13,13 @@ pub mod web;
 use crate::{config::Config, log::Log, member::Member, metrics::Metrics};
 use body::Body;
 use connection::Connection;
+use futures_util::future::BoxFuture;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::{
+    future::{Future, ready},
+    sync::{Arc, Mutex, OnceLock},
+};
 use tokio::sync::watch;
 
 /// What one listener serves.
@@ -139,32 +143,41 @@ pub async fn until_true(switch: &mut watch::Receiver<bool>) {
     drop(switch.wait_for(|on| *on).await);
 }
 
-/// Serves one request of a connection.
-pub async fn serve(
+/// Bound on the future of a request, all that it waits for being elsewhere on the heap.
+const SERVED_BYTES_MAX: usize = 64;
+
+/// Serves one request of a connection. The future is small, whatever it waits for: hyper moves it several
+/// times before it runs, and again when it has ended.
+pub fn serve(
     front: Arc<Front>,
     role: Role,
     remote: Arc<str>,
     connection: &Arc<Connection>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> + Send + use<> {
     let active = connection.begin();
-    let response = answer(front, role, remote, request).await;
-    active.answering();
-    response.map(|body| body.counted(active))
+    let answer = answer(front, role, remote, request);
+    let served = async move {
+        let response = answer.await;
+        active.answering();
+        response.map(|body| body.counted(active))
+    };
+    assert!(size_of_val(&served) <= SERVED_BYTES_MAX);
+    served
 }
 
-async fn answer(
+fn answer(
     front: Arc<Front>,
     role: Role,
     remote: Arc<str>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> BoxFuture<'static, Response<Body>> {
     if role.serves_grpc() && is_grpc(&request) {
-        grpc::serve(front, remote, request).await
+        grpc::serve(front, remote, request)
     } else if role == Role::ClientGrpc {
-        grpc::not_grpc(&request)
+        Box::pin(ready(grpc::not_grpc(&request)))
     } else {
-        web::serve(&front, role, request).await
+        Box::pin(async move { web::serve(&front, role, request).await })
     }
 }
 

@@ -267,10 +267,8 @@ async fn serve_stream(
     let traffic = Arc::new(Traffic::default());
     let metered = Meter::new(stream, traffic.clone(), front.config.ping_min);
     let service = service_fn(|request| {
-        let (front, remote, traffic) = (front.clone(), remote.clone(), traffic.clone());
-        async move {
-            Ok::<_, std::convert::Infallible>(front::serve(front, role, remote, &traffic, request).await)
-        }
+        let answer = front::serve(front.clone(), role, remote.clone(), &traffic, request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(metered), service);
     let mut connection = std::pin::pin!(connection);

@@ -48,7 +48,7 @@ use routes::{AuthRpc, Route, Rpc};
 use slow::Subject;
 use status::{INTERNAL, Status, UNIMPLEMENTED};
 use std::{
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -83,23 +83,27 @@ pub struct Call {
 }
 
 /// Serves one call.
-pub async fn serve(front: Arc<Front>, remote: Arc<str>, request: Request<Incoming>) -> Response<Body> {
+pub fn serve(
+    front: Arc<Front>,
+    remote: Arc<str>,
+    request: Request<Incoming>,
+) -> BoxFuture<'static, Response<Body>> {
     if request.method() != Method::POST {
-        let text = format!(
-            "Received a HEADERS frame with :method {:?} which should be POST",
-            request.method().as_str()
-        );
-        let mut response = Status::new(INTERNAL, text).response();
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        return response;
+        return Box::pin(ready(not_post(request.method())));
     }
-    let Some(route) = routes::find(request.uri().path()) else {
-        return unknown(request.uri().path()).response();
-    };
-    match Call::begin(front, remote, route, request.headers()) {
-        Ok(call) => call.answer(request).await,
-        Err(status) => status.response(),
+    let path = request.uri().path();
+    let route = routes::find(path).ok_or_else(|| unknown(path));
+    match route.and_then(|route| Call::begin(front, remote, route, request.headers())) {
+        Ok(call) => Box::pin(async move { call.answer(request).await }),
+        Err(status) => Box::pin(ready(status.response())),
     }
+}
+
+fn not_post(method: &Method) -> Response<Body> {
+    let text = format!("Received a HEADERS frame with :method {:?} which should be POST", method.as_str());
+    let mut response = Status::new(INTERNAL, text).response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }
 
 /// The answer to what is not gRPC on a listener that serves nothing else.
@@ -147,155 +151,133 @@ impl Call {
         Ok(Call { front, member, route, encoding, deadline, requires_leader, remote })
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// The work of this kind of call; kinds differ a lot in size, so each has a future of its own.
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Response<Body>> {
         let member = &self.member;
         match self.route.rpc {
-            Rpc::Put => self.unary(request, |r| async move { whole(member.put(r).await) }).await,
+            Rpc::Put => self.unary(request, move |r| async move { whole(member.put(r).await) }),
             Rpc::Range => {
-                self.unary(request, |r| async move { kv::range(member.range(r).await, self.encoding) }).await
+                self.unary(request, move |r| async move { kv::range(member.range(r).await, self.encoding) })
             }
-            Rpc::Txn => self.unary(request, |r| async move { whole(member.txn(r).await) }).await,
+            Rpc::Txn => self.unary(request, move |r| async move { whole(member.txn(r).await) }),
             Rpc::DeleteRange => {
-                self.unary(request, |r| async move { whole(member.delete_range(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.delete_range(r).await) })
             }
-            Rpc::Compact => self.unary(request, |r| async move { whole(member.compact(r).await) }).await,
+            Rpc::Compact => self.unary(request, move |r| async move { whole(member.compact(r).await) }),
             Rpc::LeaseGrant => {
-                self.unary(request, |r| async move { whole(member.lease_grant(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.lease_grant(r).await) })
             }
             Rpc::LeaseRevoke => {
-                self.unary(request, |r| async move { whole(member.lease_revoke(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.lease_revoke(r).await) })
             }
             Rpc::LeaseTimeToLive => {
-                self.unary(request, |r| async move { whole(member.lease_time_to_live(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.lease_time_to_live(r).await) })
             }
-            Rpc::LeaseLeases => {
-                self.unary(request, |_: pb::LeaseLeasesRequest| async move { whole(member.leases().await) })
-                    .await
-            }
+            Rpc::LeaseLeases => self
+                .unary(request, move |_: pb::LeaseLeasesRequest| async move { whole(member.leases().await) }),
             Rpc::MemberList => {
-                self.unary(request, |r| async move { whole(member.member_list(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.member_list(r).await) })
             }
-            Rpc::Alarm => self.unary(request, |r| async move { whole(member.alarm(r).await) }).await,
+            Rpc::Alarm => self.unary(request, move |r| async move { whole(member.alarm(r).await) }),
             Rpc::HashKv => {
                 let seconds = &self.front.metrics.hash_rev_seconds;
-                self.unary(request, |r| async move { whole(seconds.time(member.hash_kv(r)).await) }).await
+                self.unary(request, move |r| async move { whole(seconds.time(member.hash_kv(r)).await) })
             }
             Rpc::Hash => {
                 let seconds = &self.front.metrics.hash_seconds;
-                self.unary(
-                    request,
-                    |_: pb::HashRequest| async move { whole(seconds.time(member.hash()).await) },
-                )
-                .await
-            }
-            Rpc::Status => {
-                self.unary(request, |_: pb::StatusRequest| async move {
-                    whole(Ok::<_, Status>(maintenance::status(
-                        &self.front.config,
-                        &member.status(),
-                        member.header(),
-                    )))
+                self.unary(request, move |_: pb::HashRequest| async move {
+                    whole(seconds.time(member.hash()).await)
                 })
-                .await
             }
-            Rpc::Defragment => {
-                self.unary(request, |_: pb::DefragmentRequest| async move {
-                    whole(maintenance::defragment(&self.front, member).await)
-                })
-                .await
-            }
-            Rpc::Auth(rpc) => self.auth(rpc, request).await,
-            Rpc::Lock => self.waiting(request, |r| async move { whole(lock::lock(member, r).await) }).await,
-            Rpc::Unlock => self.unary(request, |r| async move { whole(lock::unlock(member, r).await) }).await,
+            Rpc::Status => self.unary(request, move |_: pb::StatusRequest| async move {
+                whole(Ok::<_, Status>(maintenance::status(
+                    &self.front.config,
+                    &member.status(),
+                    member.header(),
+                )))
+            }),
+            Rpc::Defragment => self.unary(request, move |_: pb::DefragmentRequest| async move {
+                whole(maintenance::defragment(&self.front, member).await)
+            }),
+            Rpc::Auth(rpc) => self.auth(rpc, request),
+            Rpc::Lock => self.waiting(request, move |r| async move { whole(lock::lock(member, r).await) }),
+            Rpc::Unlock => self.unary(request, move |r| async move { whole(lock::unlock(member, r).await) }),
             Rpc::Campaign => {
-                self.waiting(request, |r| async move { whole(election::campaign(member, r).await) }).await
+                self.waiting(request, move |r| async move { whole(election::campaign(member, r).await) })
             }
             Rpc::Proclaim => {
-                self.unary(request, |r| async move { whole(election::proclaim(member, r).await) }).await
+                self.unary(request, move |r| async move { whole(election::proclaim(member, r).await) })
             }
             Rpc::Leader => {
-                self.unary(request, |r| async move { whole(election::leader(member, r).await) }).await
+                self.unary(request, move |r| async move { whole(election::leader(member, r).await) })
             }
             Rpc::Resign => {
-                self.unary(request, |r| async move { whole(election::resign(member, r).await) }).await
+                self.unary(request, move |r| async move { whole(election::resign(member, r).await) })
             }
             Rpc::HealthCheck => {
-                self.unary(request, |r| async move { whole(health::check(&self.front, r)) }).await
+                self.unary(request, move |r| async move { whole(health::check(&self.front, r)) })
             }
             Rpc::HealthList => {
-                self.unary(request, |_: cairn_proto::health::HealthListRequest| async move {
+                self.unary(request, move |_: cairn_proto::health::HealthListRequest| async move {
                     whole(Ok::<_, Status>(health::list(&self.front)))
                 })
-                .await
             }
-            Rpc::Missing(sentence) => Status::new(UNIMPLEMENTED, sentence).response(),
-            Rpc::Watch => self.stream(request, async |m| Ok(watch::stream(member.watch_stream(), m))).await,
+            Rpc::Missing(sentence) => Box::pin(ready(Status::new(UNIMPLEMENTED, sentence).response())),
+            Rpc::Watch => self.stream(request, async move |m| Ok(watch::stream(member.watch_stream(), m))),
             Rpc::LeaseKeepAlive => {
-                self.stream(request, async |m| Ok(lease::keep_alive(member.clone(), m))).await
+                self.stream(request, async move |m| Ok(lease::keep_alive(member.clone(), m)))
             }
-            Rpc::RangeStream => self.stream(request, |m| kv::range_stream(member, m)).await,
-            Rpc::Observe => self.stream(request, |m| election::observe(member, m)).await,
-            Rpc::HealthWatch => self.stream(request, |m| health::watch(&self.front, m)).await,
+            Rpc::RangeStream => self.stream(request, move |m| kv::range_stream(member, m)),
+            Rpc::Observe => self.stream(request, move |m| election::observe(member, m)),
+            Rpc::HealthWatch => self.stream(request, move |m| health::watch(&self.front, m)),
         }
     }
 
-    async fn auth(&self, rpc: AuthRpc, request: Request<Incoming>) -> Response<Body> {
+    fn auth(&self, rpc: AuthRpc, request: Request<Incoming>) -> BoxFuture<'_, Response<Body>> {
         let member = &self.member;
         match rpc {
             AuthRpc::Enable => {
-                self.unary(request, |r| async move { whole(member.auth_enable(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.auth_enable(r).await) })
             }
             AuthRpc::Disable => {
-                self.unary(request, |r| async move { whole(member.auth_disable(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.auth_disable(r).await) })
             }
-            AuthRpc::Status => {
-                self.unary(
-                    request,
-                    |_: pb::AuthStatusRequest| async move { whole(member.auth_status().await) },
-                )
-                .await
-            }
+            AuthRpc::Status => self.unary(request, move |_: pb::AuthStatusRequest| async move {
+                whole(member.auth_status().await)
+            }),
             AuthRpc::Authenticate => {
-                self.unary(request, |r| async move { whole(auth::authenticate(self, r).await) }).await
+                self.unary(request, move |r| async move { whole(auth::authenticate(self, r).await) })
             }
-            AuthRpc::UserAdd => self.unary(request, |r| async move { whole(member.user_add(r).await) }).await,
-            AuthRpc::UserGet => self.unary(request, |r| async move { whole(member.user_get(r).await) }).await,
-            AuthRpc::UserList => {
-                self.unary(
-                    request,
-                    |_: pb::AuthUserListRequest| async move { whole(member.user_list().await) },
-                )
-                .await
-            }
+            AuthRpc::UserAdd => self.unary(request, move |r| async move { whole(member.user_add(r).await) }),
+            AuthRpc::UserGet => self.unary(request, move |r| async move { whole(member.user_get(r).await) }),
+            AuthRpc::UserList => self.unary(request, move |_: pb::AuthUserListRequest| async move {
+                whole(member.user_list().await)
+            }),
             AuthRpc::UserDelete => {
-                self.unary(request, |r| async move { whole(member.user_delete(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.user_delete(r).await) })
             }
             AuthRpc::UserChangePassword => {
-                self.unary(request, |r| async move { whole(member.user_change_password(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.user_change_password(r).await) })
             }
             AuthRpc::UserGrantRole => {
-                self.unary(request, |r| async move { whole(member.user_grant_role(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.user_grant_role(r).await) })
             }
             AuthRpc::UserRevokeRole => {
-                self.unary(request, |r| async move { whole(member.user_revoke_role(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.user_revoke_role(r).await) })
             }
-            AuthRpc::RoleAdd => self.unary(request, |r| async move { whole(member.role_add(r).await) }).await,
-            AuthRpc::RoleGet => self.unary(request, |r| async move { whole(member.role_get(r).await) }).await,
-            AuthRpc::RoleList => {
-                self.unary(
-                    request,
-                    |_: pb::AuthRoleListRequest| async move { whole(member.role_list().await) },
-                )
-                .await
-            }
+            AuthRpc::RoleAdd => self.unary(request, move |r| async move { whole(member.role_add(r).await) }),
+            AuthRpc::RoleGet => self.unary(request, move |r| async move { whole(member.role_get(r).await) }),
+            AuthRpc::RoleList => self.unary(request, move |_: pb::AuthRoleListRequest| async move {
+                whole(member.role_list().await)
+            }),
             AuthRpc::RoleDelete => {
-                self.unary(request, |r| async move { whole(member.role_delete(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.role_delete(r).await) })
             }
             AuthRpc::RoleGrantPermission => {
-                self.unary(request, |r| async move { whole(member.role_grant_permission(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.role_grant_permission(r).await) })
             }
             AuthRpc::RoleRevokePermission => {
-                self.unary(request, |r| async move { whole(member.role_revoke_permission(r).await) }).await
+                self.unary(request, move |r| async move { whole(member.role_revoke_permission(r).await) })
             }
         }
     }
@@ -335,8 +317,7 @@ impl Call {
         grpc.streaming(Handler(Some(handler)), request).await.map(Body::from)
     }
 
-    /// One request, one answer, within the caller's deadline. On the heap, as each kind of call is: together
-    /// they would make the future of every call as large as the largest.
+    /// One request, one answer, within the caller's deadline.
     fn unary<'a, Q, M, F>(
         &'a self,
         request: Request<Incoming>,
