@@ -7,6 +7,7 @@
 //! Never     names a crate of the server: tests see what a client sees.
 
 pub mod answers;
+pub mod auth;
 pub mod client;
 pub mod scale;
 pub mod script;
