@@ -193,7 +193,7 @@ struct Serving {
 impl Serving {
     /// A connection stays on one worker: its requests then never wait for another thread.
     fn new(front: Arc<Front>, connections_max: usize) -> Serving {
-        let workers = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = (0..workers).map(|i| start_worker(i, front.log.clone())).collect();
         Serving { front, workers, connections_max, closing: watch::Sender::new(false) }
     }
