@@ -13,12 +13,17 @@ use crate::{
     front::{Front, Role, Unhealthy},
     listen::{self, Listener},
     log::{Log, Value},
-    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind},
+    member::{
+        Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, MemberId, Start, StartError, TokenKind,
+        peers::http,
+    },
     metrics::{self, Metrics},
     notify,
     observe::Watcher,
     signals::{self, Signal},
 };
+use ::http::Method;
+use bytes::Bytes;
 use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
 use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
 use std::{
@@ -31,13 +36,17 @@ use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// From a signal to the end of the process.
 pub const STOP_LIMIT: Duration = Duration::from_secs(7);
 /// What of it is kept for the member, which seals its log.
 const SEAL_LIMIT: Duration = Duration::from_secs(2);
+/// Connections of peers have this long to end.
+const PEERS_LIMIT: Duration = Duration::from_secs(1);
+/// Each other founder is asked for as long whether the cluster is there already (BO-3).
+const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Files that a member needs beside its connections (SD-9).
 const DESCRIPTORS_RESERVED: u64 = 150;
 /// How often the limit of open files is compared with their number.
@@ -51,6 +60,8 @@ pub enum End {
     Status(ExitStatus),
     /// After a signal: the process should end by it.
     Signal(Signal),
+    /// A snapshot took the place of the store: the process should start anew, with the same arguments.
+    Again,
 }
 
 /// Runs a member until it ends.
@@ -93,20 +104,30 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     if let Some(text) = missing_cluster(&config) {
         return failed(&log, ExitStatus::Refused, &text);
     }
+    if let Err(text) = not_bootstrapped(&config).await {
+        return failed(&log, ExitStatus::Refused, &text);
+    }
     let metrics = Arc::new(Metrics::new(config.metrics_extensive));
     let front = Arc::new(Front::new(config, log.clone(), metrics.clone()));
     let serving = Serving::new(front.clone(), connections_max);
     let (early, clients): (Vec<_>, Vec<_>) =
         listeners.into_iter().partition(|listener| matches!(listener.role, Role::Peer | Role::Metrics));
-    let mut tasks = serving.start(early);
+    let mut tasks = Tasks::default();
+    serving.start(early, &mut tasks);
     let observer = Watcher { log: log.clone(), metrics, warn_apply: front.config.warn_apply };
     if front.config.auth.tokens == TokenKind::Simple {
         log.warn("simple token is not cryptographically signed", &[]);
     }
-    let member = match Member::start(member_config(&front.config), Arc::new(observer)).await {
+    let member = match Member::open(member_config(&front.config), Arc::new(observer)).await {
         Ok(member) => member,
         Err(error) => return failed(&log, status_of(&error), &error.to_string()),
     };
+    front.admit_peers(member.clone());
+    match member.publish_itself().await {
+        Ok(()) => {}
+        Err(StartError::Again(why)) => return ended_by_itself(&log, member, &why).await,
+        Err(error) => return failed(&log, status_of(&error), &error.to_string()),
+    }
     defragment_if_worth_it(&log, &front.config, &member).await;
     front.open(member.clone());
     let told = match signals::install() {
@@ -123,7 +144,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
             &[("traffic", client.role.traffic().into()), ("address", client.address.as_str().into())],
         );
     }
-    tasks.extend(serving.start(clients));
+    serving.start(clients, &mut tasks);
     notify_init(&log);
     let has_leader = {
         let member = member.clone();
@@ -132,23 +153,43 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     let watch_leader = tokio::spawn(watch_leader(front.clone(), has_leader));
     let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
     let watch_log = tokio::spawn(watch_log(front.clone(), member.hung_write()));
-    let end = tokio::select! {
-        Ok(signal) = told => End::Signal(signal),
-        ended = member.ended() => ended_by_itself(&log, &ended),
+    let (signal, ended) = tokio::select! {
+        Ok(signal) = told => (Some(signal), None),
+        ended = member.ended() => (None, Some(ended)),
     };
-    if let End::Signal(signal) = &end {
+    if let Some(signal) = &signal {
         log.info("received signal; shutting down", &[("signal", signal.name().into())]);
     }
     watch_leader.abort();
     watch_descriptors.abort();
     watch_log.abort();
     stop(&log, &front, &member, &serving, tasks).await;
-    end
+    match (signal, ended) {
+        (Some(signal), _) => End::Signal(signal),
+        (None, Some(ended)) => ended_by_itself(&log, member, &ended).await,
+        (None, None) => End::Status(ExitStatus::Done),
+    }
 }
 
-fn ended_by_itself(log: &Log, ended: &Ended) -> End {
+async fn ended_by_itself(log: &Log, member: Member, ended: &Ended) -> End {
     match ended {
         Ended::Stopped => End::Status(ExitStatus::Done),
+        // CL-4.
+        Ended::Removed => {
+            let error = "the member has been permanently removed from the cluster";
+            log.warn("server error", &[("error", error.into())]);
+            log.warn("data-dir used by this member must be removed", &[]);
+            End::Status(ExitStatus::Done)
+        }
+        Ended::Replaced => match member.install().await {
+            Ok(()) => {
+                log.info("applied snapshot; the member starts anew from it", &[]);
+                End::Again
+            }
+            Err(Failure { kind, text }) => {
+                failed(log, status_of_failure(kind), &format!("the snapshot cannot be installed: {text}"))
+            }
+        },
         Ended::Failed(Failure { kind, text }) => {
             let advice = match kind {
                 // The text says what to do.
@@ -161,23 +202,33 @@ fn ended_by_itself(log: &Log, ended: &Ended) -> End {
 }
 
 /// SD-3: requests under way are answered, streams end, the log is sealed; all within the limit.
-async fn stop(log: &Log, front: &Front, member: &Member, serving: &Serving, tasks: Vec<JoinHandle<()>>) {
+async fn stop(log: &Log, front: &Front, member: &Member, serving: &Serving, tasks: Tasks) {
     let deadline = Instant::now() + STOP_LIMIT;
     log.info("closing etcd server", &[("name", front.config.name.as_str().into())]);
     front.stop();
+    match timeout_at(deadline - SEAL_LIMIT, member.hand_over()).await {
+        // The member said how.
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => log.info(why, &[]),
+        Err(_) => log.warn("leadership transfer failed", &[("error", "it took too long".into())]),
+    }
     serving.closing.send_replace(true);
-    let ended = timeout_at(deadline - SEAL_LIMIT, async {
+    let ended = async |tasks: Vec<JoinHandle<()>>| {
         for task in tasks {
             // A listener that panicked has said so.
             drop(task.await);
         }
-    });
-    if ended.await.is_err() {
+    };
+    if timeout_at(deadline - SEAL_LIMIT, ended(tasks.others)).await.is_err() {
         log.warn("connections did not end in time and are closed", &[]);
     }
-    log.info("skipped leadership transfer for single voting member cluster", &[]);
     if timeout_at(deadline, member.stop()).await.is_err() {
         log.warn("the log could not be sealed in time; the next start recovers from it", &[]);
+    }
+    // Peers are listened to until nothing is owed to them any more (SD-3).
+    serving.closing_peers.send_replace(true);
+    if timeout(PEERS_LIMIT, ended(tasks.peers)).await.is_err() {
+        log.info("connections of peers are closed", &[]);
     }
     log.info("closed etcd server", &[("name", front.config.name.as_str().into())]);
 }
@@ -188,6 +239,14 @@ struct Serving {
     workers: Arc<[Handle]>,
     connections_max: usize,
     closing: watch::Sender<bool>,
+    closing_peers: watch::Sender<bool>,
+}
+
+/// The tasks of the listeners.
+#[derive(Default)]
+struct Tasks {
+    peers: Vec<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
 }
 
 impl Serving {
@@ -195,15 +254,20 @@ impl Serving {
     fn new(front: Arc<Front>, connections_max: usize) -> Serving {
         let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = (0..workers).map(|i| start_worker(i, front.log.clone())).collect();
-        Serving { front, workers, connections_max, closing: watch::Sender::new(false) }
+        let (closing, closing_peers) = (watch::Sender::new(false), watch::Sender::new(false));
+        Serving { front, workers, connections_max, closing, closing_peers }
     }
 
-    fn start(&self, listeners: Vec<Listener>) -> Vec<JoinHandle<()>> {
-        let serve = |listener: Listener| {
+    fn start(&self, listeners: Vec<Listener>, tasks: &mut Tasks) {
+        for listener in listeners {
             let (front, workers) = (self.front.clone(), self.workers.clone());
-            tokio::spawn(listener.serve(front, workers, self.connections_max, self.closing.subscribe()))
-        };
-        listeners.into_iter().map(serve).collect()
+            let (closing, of_role) = match listener.role {
+                Role::Peer => (&self.closing_peers, &mut tasks.peers),
+                _ => (&self.closing, &mut tasks.others),
+            };
+            let serving = listener.serve(front, workers, self.connections_max, closing.subscribe());
+            of_role.push(tokio::spawn(serving));
+        }
     }
 }
 
@@ -288,11 +352,49 @@ async fn watch_descriptors(log: Log) {
     }
 }
 
+/// The founders of the cluster but this one, each by its peer URLs.
+fn other_founders(config: &Config) -> impl Iterator<Item = &Vec<String>> {
+    config.initial_cluster.iter().filter(|(name, _)| **name != config.name).map(|(_, urls)| urls)
+}
+
+/// BO-3: a member that others know to have run already must not begin with an empty disk (R27).
+async fn not_bootstrapped(config: &Config) -> Result<(), String> {
+    if config.data_dir.join("member").exists() {
+        return Ok(());
+    }
+    let own = MemberId::at_bootstrap(founder_urls(config), &config.cluster_token);
+    for url in other_founders(config).flatten() {
+        let asked = http::ask(url, Method::GET, "/members", &[], Bytes::new(), FOUNDER_PATIENCE).await;
+        let Ok(answer) = asked else { continue };
+        let members: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let runs = |member: &serde_json::Value| {
+            member["id"].as_u64() == Some(own.0)
+                && member["clientURLs"].as_array().is_some_and(|u| !u.is_empty())
+        };
+        if members.as_array().is_some_and(|members| members.iter().any(runs)) {
+            return Err(format!(
+                "member {own} has already been bootstrapped: {} is empty and {url} knows this member; bring its data \
+                 back, or remove the member and add it anew",
+                config.data_dir.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The URLs that this member's id is made of.
+fn founder_urls(config: &Config) -> &[String] {
+    config.initial_cluster.get(&config.name).map_or(&config.advertise_peer[..], |urls| urls)
+}
+
 fn member_config(config: &Config) -> MemberConfig {
+    let id_of = |urls: &Vec<String>| MemberId::at_bootstrap(urls, &config.cluster_token).0;
     MemberConfig {
+        start: Start::New { others: other_founders(config).cloned().collect() },
+        known_peers: other_founders(config).map(|urls| (id_of(urls), urls.clone())).collect(),
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),
-        peer_urls: config.advertise_peer.clone(),
+        peer_urls: founder_urls(config).to_vec(),
         client_urls: config.advertise_client.clone(),
         cluster_token: config.cluster_token.clone(),
         heartbeat_ms: config.heartbeat_ms,
@@ -302,6 +404,7 @@ fn member_config(config: &Config) -> MemberConfig {
         max_request_bytes: config.max_request_bytes,
         max_txn_ops: config.max_txn_ops,
         scrub_bytes_s: config.scrub_bytes_s,
+        catch_up_entries: config.catch_up_entries,
         auto_compaction: config.auto_compaction,
         watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
         auth: config.auth,
@@ -333,7 +436,7 @@ fn status_of(error: &StartError) -> ExitStatus {
         StartError::MadeByEtcd(_) => ExitStatus::DataForeign,
         StartError::InUse(_) => ExitStatus::DataInUse,
         StartError::Access { .. } => ExitStatus::DataUnreadable,
-        StartError::Boot(BootError::IdZero) => ExitStatus::Refused,
+        StartError::Boot(BootError::IdZero | BootError::IdTwice(_)) => ExitStatus::Refused,
         StartError::Boot(
             BootError::Engine(error)
             | BootError::Log(LogError::Engine(error))
@@ -341,6 +444,7 @@ fn status_of(error: &StartError) -> ExitStatus {
         ) => status_of_engine(error),
         StartError::Boot(_) => ExitStatus::DataDamaged,
         StartError::Ended(Failure { kind, .. }) => status_of_failure(*kind),
+        StartError::Again(_) => ExitStatus::Failed,
     }
 }
 

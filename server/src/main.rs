@@ -14,7 +14,7 @@ use cairn::{
     exit::ExitStatus,
     log::Log,
 };
-use std::io::Write as _;
+use std::{io::Write as _, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +37,21 @@ fn main() {
     match end {
         End::Status(status) => std::process::exit(status as i32),
         End::Signal(signal) => signal.end_process(),
+        End::Again => again(),
     }
+}
+
+/// The same program with the same arguments, in the same process: nothing of this run is left.
+fn again() -> ! {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
+    let start = |program: PathBuf| Command::new(program).arg0(&name).args(&arguments).exec();
+    // A file that was replaced meanwhile is not found under its name; the other one is the program that runs.
+    drop(std::env::current_exe().map(start));
+    let error = start("/proc/self/exe".into());
+    eprintln!("cannot start anew: {error}: start the member again");
+    std::process::exit(ExitStatus::Failed as i32)
 }
 
 /// A reader that has gone away is no failure.

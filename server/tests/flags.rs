@@ -86,7 +86,7 @@ fn refused_example(name: &str) -> Option<&'static str> {
             Some("https://127.0.0.1:1")
         }
         "auth-token" => Some("jwt"),
-        "initial-cluster" => Some("default=http://localhost:2380,other=http://localhost:2381"),
+        "initial-cluster" => Some("default=http://localhost:2380,other=https://localhost:2381"),
         _ => None,
     }
 }
@@ -318,7 +318,7 @@ fn bad_configurations_are_refused_with_the_flag() {
         ("--discovery-srv=example.com", "--discovery-srv=example.com is refused: discovery is not there yet"),
         (
             "--force-new-cluster",
-            "--force-new-cluster=true is refused: clusters of more than one member are not there yet",
+            "--force-new-cluster=true is refused: a member cannot be cut out of its cluster yet",
         ),
     ] {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

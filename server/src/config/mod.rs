@@ -21,7 +21,7 @@ use cairn_core::AutoCompaction;
 use flags::{Class, FLAGS};
 use given::{Given, Remark};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
@@ -55,6 +55,7 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// Bytes a second; 0 does not scrub.
     pub scrub_bytes_s: u64,
+    pub catch_up_entries: u64,
     /// Defragment at start if that frees as much; 0 never does.
     pub defrag_threshold_mb: u64,
     pub gates: Gates,
@@ -76,6 +77,8 @@ pub struct Config {
     pub cluster_token: String,
     /// Whether the first boot may found a cluster.
     pub found_cluster: bool,
+    /// `--initial-cluster`: the members that the cluster begins with, by name.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
     pub auto_compaction: AutoCompaction,
     pub progress_interval: Duration,
     pub auth: AuthConfig,
@@ -167,6 +170,7 @@ impl Config {
             max_txn_ops: usize_of("max-txn-ops", read.uint("max-txn-ops"))?,
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,
             scrub_bytes_s: read.uint("scrub-rate"),
+            catch_up_entries: read.uint("snapshot-catchup-entries"),
             defrag_threshold_mb: read.uint("bootstrap-defrag-threshold-megabytes"),
             gates,
             listen_peer: read.listeners("listen-peer-urls")?,
@@ -188,6 +192,7 @@ impl Config {
             advertise_client: read.announced("advertise-client-urls")?,
             cluster_token: read.text("initial-cluster-token").to_owned(),
             found_cluster: found_cluster(&read)?,
+            initial_cluster: BTreeMap::new(),
             auto_compaction: auto_compaction(&read)?,
             progress_interval: match read.duration("watch-progress-notify-interval")? {
                 Duration::ZERO => PROGRESS_DEFAULT,
@@ -213,8 +218,8 @@ impl Config {
         if config.listen_client.is_empty() || config.listen_peer.is_empty() {
             return refuse("--listen-client-urls and --listen-peer-urls need at least one URL each");
         }
-        check_initial_cluster(&config, given.text("initial-cluster"))?;
-        Ok((config, remarks))
+        let initial_cluster = initial_cluster(&config, given.text("initial-cluster"))?;
+        Ok((Config { initial_cluster, ..config }, remarks))
     }
 }
 
@@ -403,38 +408,37 @@ fn log_config(read: &Reader<'_>) -> Result<LogConfig, ConfigError> {
     Ok(LogConfig { level, console, outputs })
 }
 
-/// BO-2 and BO-3, for a cluster of one.
-fn check_initial_cluster(config: &Config, given: Option<&str>) -> Result<(), ConfigError> {
+/// BO-2, BO-3: the members that a cluster begins with, by name, each with its peer URLs; this one alone if
+/// nothing was given.
+fn initial_cluster(
+    config: &Config,
+    given: Option<&str>,
+) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
+    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let Some(text) = given.filter(|text| !text.is_empty()) else {
-        return Ok(());
+        members.insert(config.name.clone(), config.advertise_peer.clone());
+        return Ok(members);
     };
-    let mut names = BTreeSet::new();
-    let mut own = Vec::new();
+    let mut urls = BTreeSet::new();
     for entry in value::parse_list(text) {
         let (name, url) = entry.split_once('=').unwrap_or((entry.as_str(), ""));
         urls::check_announced(url)
             .map_err(|why| ConfigError(format!("error setting up initial cluster: {why}")))?;
-        names.insert(name.to_owned());
-        if name == config.name {
-            own.push(url.to_owned());
+        if !urls.insert(url.to_owned()) {
+            return refuse(format!("--initial-cluster {text} has duplicate url {url}"));
         }
+        members.entry(name.to_owned()).or_default().push(url.to_owned());
     }
-    if own.is_empty() {
+    let Some(own) = members.get(&config.name) else {
         return refuse(format!(
             "couldn't find local name {:?} in the initial cluster configuration",
             config.name
         ));
-    }
-    if names.len() > 1 {
-        return refuse(format!(
-            "--initial-cluster names {} members and is refused: clusters of more than one member are not there yet",
-            names.len()
-        ));
-    }
+    };
     let (listed, announced) = (own.join(","), config.advertise_peer.join(","));
     for (urls, others, text) in [
-        (&own, &config.advertise_peer, "has {} but missing from --initial-advertise-peer-urls"),
-        (&config.advertise_peer, &own, "lacks {} of --initial-advertise-peer-urls"),
+        (own, &config.advertise_peer, "has {} but missing from --initial-advertise-peer-urls"),
+        (&config.advertise_peer, own, "lacks {} of --initial-advertise-peer-urls"),
     ] {
         if let Some(url) = urls.iter().find(|url| !others.iter().any(|other| same_url(url, other))) {
             let text = text.replace("{}", url);
@@ -443,7 +447,13 @@ fn check_initial_cluster(config: &Config, given: Option<&str>) -> Result<(), Con
             ));
         }
     }
-    Ok(())
+    let plain = |url: &&String| !url.starts_with("http://");
+    if let Some(url) = members.values().flatten().filter(|_| members.len() > 1).find(plain) {
+        return refuse(format!(
+            "--initial-cluster: {url} is refused: peers speak http:// alone, until there is TLS"
+        ));
+    }
+    Ok(members)
 }
 
 /// Equal as texts, or one after names are resolved.

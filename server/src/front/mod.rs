@@ -10,7 +10,12 @@ pub mod connection;
 pub mod grpc;
 pub mod web;
 
-use crate::{config::Config, log::Log, member::Member, metrics::Metrics};
+use crate::{
+    config::Config,
+    log::Log,
+    member::{Member, peers},
+    metrics::Metrics,
+};
 use body::Body;
 use connection::Connection;
 use futures_util::future::BoxFuture;
@@ -59,6 +64,8 @@ pub struct Front {
     pub log: Log,
     pub metrics: Arc<Metrics>,
     pub failures: grpc::auth::Failures,
+    /// The member, from when it talks to its peers on.
+    running: OnceLock<Member>,
     member: OnceLock<Member>,
     /// True once the process is to end: streams end, waiting calls give up.
     stopping: watch::Sender<bool>,
@@ -87,12 +94,23 @@ impl Front {
             config,
             log,
             metrics,
+            running: OnceLock::new(),
             member: OnceLock::new(),
             stopping: watch::Sender::new(false),
             leaderless: watch::Sender::new(false),
             unhealthy: Mutex::new(Unhealthy::Starting as u8),
             healthy: watch::Sender::new(false),
         }
+    }
+
+    /// The member runs: its peers may talk to it.
+    pub fn admit_peers(&self, member: Member) {
+        assert!(self.running.set(member).is_ok(), "a member begins to run once");
+    }
+
+    /// The member, once it runs.
+    pub fn running(&self) -> Option<&Member> {
+        self.running.get()
     }
 
     /// The member is ready: requests may reach it.
@@ -172,12 +190,23 @@ fn answer(
     remote: Arc<str>,
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Response<Body>> {
-    if role.serves_grpc() && is_grpc(&request) {
+    let path = request.uri().path();
+    if role == Role::Peer && (peers::is_ours(path) || peers::leases::is_ours(path)) {
+        Box::pin(async move { answer_peer(&front, request).await })
+    } else if role.serves_grpc() && is_grpc(&request) {
         grpc::serve(front, remote, request)
     } else if role == Role::ClientGrpc {
         Box::pin(ready(grpc::not_grpc(&request)))
     } else {
         Box::pin(async move { web::serve(&front, role, request).await })
+    }
+}
+
+async fn answer_peer(front: &Front, request: Request<Incoming>) -> Response<Body> {
+    match front.running() {
+        Some(member) if peers::is_ours(request.uri().path()) => peers::serve(member, request).await,
+        Some(member) => peers::leases::serve(member, request).await,
+        None => web::starting(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! connection.
 //!
 //! Owns      the heads of the frames of one HTTP/2 connection, both ways; the policy for pings, which is
-//!           grpc-go's (LIMIT-15); bounds on frames that cost the server and not the client (S23).
+//!           grpc-go's for clients (LIMIT-15); bounds on frames that cost the server and not the client (S23).
 //! Holds     1. bytes pass through unchanged;
 //!           2. a GOAWAY of the meter's own is only ever written between two frames.
 //! Never     holds a byte of payload, or meters what is not HTTP/2.
@@ -33,6 +33,16 @@ const SETTINGS_MAX: u32 = 100;
 const RESETS_MAX: u32 = 20_000;
 const EMPTY_DATA_MAX: u32 = 1_000;
 
+/// How often the other end may ping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pings {
+    /// No sooner than this after the one before: sooner ones are strikes, as in grpc-go.
+    Apart(Duration),
+    /// As often as this in [`WINDOW`]. Peers find out by pings whether a connection still lives, and a busy
+    /// machine may let several through at once.
+    Counted(u32),
+}
+
 const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -51,10 +61,10 @@ pub struct Meter<S> {
 }
 
 impl<S> Meter<S> {
-    pub fn new(stream: S, connection: Arc<Connection>, ping_min: Duration) -> Meter<S> {
+    pub fn new(stream: S, connection: Arc<Connection>, pings: Pings) -> Meter<S> {
         Meter {
             stream,
-            policy: Policy::new(connection, ping_min),
+            policy: Policy::new(connection, pings),
             incoming: Frames::new(PREFACE.len()),
             outgoing: Frames::new(0),
         }
@@ -122,10 +132,11 @@ impl Frames {
 /// What of a client's frames is too much.
 struct Policy {
     connection: Arc<Connection>,
-    ping_min: Duration,
+    pings: Pings,
     last_ping: Option<Instant>,
     strikes: u32,
     window_began: Instant,
+    pings_seen: u32,
     settings: u32,
     resets: u32,
     empty_data: u32,
@@ -134,13 +145,14 @@ struct Policy {
 }
 
 impl Policy {
-    fn new(connection: Arc<Connection>, ping_min: Duration) -> Policy {
+    fn new(connection: Arc<Connection>, pings: Pings) -> Policy {
         Policy {
             connection,
-            ping_min,
+            pings,
             last_ping: None,
             strikes: 0,
             window_began: Instant::now(),
+            pings_seen: 0,
             settings: 0,
             resets: 0,
             empty_data: 0,
@@ -150,7 +162,12 @@ impl Policy {
 
     fn seen(&mut self, head: Head) {
         match (head.kind, head.flags & FLAG_ONE) {
-            (PING, 0) => self.ping(Instant::now()),
+            (PING, 0) => match self.pings {
+                Pings::Apart(min) => self.ping(Instant::now(), min),
+                Pings::Counted(max) => {
+                    self.count(|policy| (&mut policy.pings_seen, max, errors::TOO_MANY_PINGS.text));
+                }
+            },
             (SETTINGS, 0) => self.count(|policy| (&mut policy.settings, SETTINGS_MAX, "too_many_settings")),
             (RST_STREAM, _) => self.count(|policy| (&mut policy.resets, RESETS_MAX, "too_many_resets")),
             (DATA, 0) if head.len == 0 => {
@@ -161,13 +178,13 @@ impl Policy {
     }
 
     /// As grpc-go's server: early pings are strikes, and an answer in between forgives them.
-    fn ping(&mut self, now: Instant) {
+    fn ping(&mut self, now: Instant, min: Duration) {
         let last = self.last_ping.replace(now);
         if self.connection.take_answered() {
             self.strikes = 0;
             return;
         }
-        let min = if self.connection.is_idle() { IDLE_PING_MIN } else { self.ping_min };
+        let min = if self.connection.is_idle() { IDLE_PING_MIN } else { min };
         if last.is_some_and(|last| now.duration_since(last) < min) {
             self.strikes += 1;
         }
@@ -180,7 +197,7 @@ impl Policy {
         let now = Instant::now();
         if now.duration_since(self.window_began) >= WINDOW {
             self.window_began = now;
-            (self.settings, self.resets, self.empty_data) = (0, 0, 0);
+            (self.pings_seen, self.settings, self.resets, self.empty_data) = (0, 0, 0, 0);
         }
         let (count, max, why) = place(self);
         *count += 1;
@@ -310,7 +327,7 @@ mod tests {
     async fn early_pings_are_strikes_and_answers_forgive_them() {
         let connection = Arc::new(Connection::default());
         let active = connection.begin();
-        let mut policy = Policy::new(connection.clone(), Duration::from_secs(5));
+        let mut policy = Policy::new(connection.clone(), Pings::Apart(Duration::from_secs(5)));
         let ping = Head { len: 8, kind: PING, flags: 0 };
         for _ in 0..3 {
             policy.seen(ping);
@@ -335,7 +352,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn floods_of_cheap_frames_are_bounded_in_a_window() {
-        let mut policy = Policy::new(Arc::default(), Duration::ZERO);
+        let mut policy = Policy::new(Arc::default(), Pings::Apart(Duration::ZERO));
         let empty = Head { len: 0, kind: DATA, flags: 0 };
         for _ in 0..EMPTY_DATA_MAX {
             policy.seen(empty);
@@ -349,12 +366,29 @@ mod tests {
         assert_eq!(policy.broken, Some("too_much_empty_data"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_a_peer_may_come_in_heaps_and_are_bounded_all_the_same() {
+        let mut policy = Policy::new(Arc::default(), Pings::Counted(10));
+        let ping = Head { len: 8, kind: PING, flags: 0 };
+        for _ in 0..10 {
+            for _ in 0..10 {
+                policy.seen(ping);
+            }
+            assert_eq!(policy.broken, None);
+            tokio::time::advance(WINDOW).await;
+        }
+        for _ in 0..11 {
+            policy.seen(ping);
+        }
+        assert_eq!(policy.broken, Some("too_many_pings"));
+    }
+
     // rule: LIMIT-15
     #[tokio::test(start_paused = true)]
     async fn a_client_that_pings_too_much_is_told_so() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(4096);
-        let mut meter = Meter::new(server, Arc::default(), Duration::from_secs(5));
+        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::from_secs(5)));
         let pings: Vec<u8> = (0..5).flat_map(|_| frame(PING, 0, &[0; 8])).collect();
         client.write_all(&[PREFACE, &pings].concat()).await.expect("room");
         let error = meter.read(&mut [0; 4096]).await.expect_err("the connection ends");

@@ -21,7 +21,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use meter::Meter;
+use meter::{Meter, Pings};
 use rustix::net::sockopt;
 use std::{
     fs, io,
@@ -53,6 +53,8 @@ const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
 const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 /// Streams that the peer reset before they were served (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 64;
+/// Pings of a peer in ten seconds: it sends one every two, and on a connection of its own for a snapshot.
+const PEER_PINGS_MAX: u32 = 100;
 /// Wait after a failed accept, which is out of descriptors as a rule.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -265,7 +267,11 @@ async fn serve_stream(
     let builder = builder(&front.config, role);
     let log: Log = front.log.clone();
     let traffic = Arc::new(Traffic::default());
-    let metered = Meter::new(stream, traffic.clone(), front.config.ping_min);
+    let pings = match role {
+        Role::Peer => Pings::Counted(PEER_PINGS_MAX),
+        _ => Pings::Apart(front.config.ping_min),
+    };
+    let metered = Meter::new(stream, traffic.clone(), pings);
     let service = service_fn(|request| {
         let answer = front::serve(front.clone(), role, remote.clone(), &traffic, request);
         async move { Ok::<_, std::convert::Infallible>(answer.await) }

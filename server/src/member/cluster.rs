@@ -3,13 +3,20 @@
 //!
 //! Owns      the answers about the member and its cluster.
 //! Holds     Cluster answers have no revision (HDR-7); figures are of one moment each, not of one together.
-//! Never     changes a membership: that comes with the second member.
+//! Never     changes a membership.
 
-use super::{Member, Refusal, config::MemberStatus, shared::CheckpointMessage};
+use super::{
+    Member, Refusal,
+    config::{Level, MemberStatus},
+    shared::{CheckpointMessage, ReplicaMessage},
+};
 use cairn_core::{ClusterId, Command, MemberId, state::Applied};
 use cairn_proto::{errors, etcdserverpb as pb, membershippb};
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::sync::oneshot;
+
+/// How often it is looked whether leadership has moved.
+const TRANSFER_POLL: Duration = Duration::from_millis(10);
 
 impl Member {
     pub async fn member_list(&self, r: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
@@ -60,6 +67,37 @@ impl Member {
             return Err(errors::STOPPED.text.to_owned());
         }
         done.await.unwrap_or_else(|_| Err(errors::STOPPED.text.to_owned()))
+    }
+
+    /// Has another voter lead (MT-8).
+    ///
+    /// # Errors
+    /// If this member does not lead, the other cannot, or it takes too long.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        if !self.leads() {
+            return Err(errors::NOT_LEADER);
+        }
+        if !shared.cluster().members.voters_and_learners().0.contains(&to) {
+            return Err(errors::BAD_LEADER_TRANSFEREE);
+        }
+        let fields = [("transferee-member-id", format!("{to:x}"))];
+        shared.log(Level::Info, "leadership transfer starting", &fields);
+        if shared.replica.push(ReplicaMessage::Transfer { to }).is_err() {
+            return Err(errors::STOPPED);
+        }
+        let moved = async {
+            while shared.raft.leader.load(Ordering::Acquire) != to {
+                tokio::time::sleep(TRANSFER_POLL).await;
+            }
+        };
+        let patience = Duration::from_millis(shared.config.request_timeout_ms());
+        tokio::select! {
+            moved = tokio::time::timeout(patience, moved) => moved.map_err(|_| errors::TIMEOUT_LEADER_TRANSFER)?,
+            _ = shared.wait_ended() => return Err(errors::STOPPED),
+        }
+        shared.log(Level::Info, "leadership transfer finished", &fields);
+        Ok(())
     }
 
     /// The header of Cluster answers: without a revision (HDR-7).

@@ -8,7 +8,7 @@
 use super::auth::AuthConfig;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
-    boot::{BootError, request_timeout_ms},
+    boot::{BootError, Start, request_timeout_ms},
     command::CommandKind,
     replica::{Stopped, log::LogError},
     state::{Fatal, LeaseChanges},
@@ -17,7 +17,7 @@ use cairn_core::{
 use cairn_engine::{Error as EngineError, Scrubbed, io::Vfs};
 use cairn_mvcc::{Counts, OpError};
 use cairn_proto::etcdserverpb as pb;
-use std::{panic::Location, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, panic::Location, path::PathBuf, sync::Arc};
 
 /// Everything a member needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -33,6 +33,10 @@ pub struct MemberConfig {
     pub client_urls: Vec<String>,
     /// `--initial-cluster-token`.
     pub cluster_token: String,
+    /// How a member without a log becomes one of its cluster.
+    pub start: Start,
+    /// Where others are, by id, until this member has heard of itself.
+    pub known_peers: BTreeMap<u64, Vec<String>>,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub pre_vote: bool,
@@ -42,6 +46,8 @@ pub struct MemberConfig {
     pub max_txn_ops: usize,
     /// `--scrub-rate`: bytes a second that the scrub reads; 0 does not scrub.
     pub scrub_bytes_s: u64,
+    /// `--snapshot-catchup-entries`: kept in the log behind what is applied, for followers that are a little behind.
+    pub catch_up_entries: u64,
     pub auto_compaction: AutoCompaction,
     pub watch_progress_interval_ms: u64,
     pub auth: AuthConfig,
@@ -63,6 +69,8 @@ impl MemberConfig {
             peer_urls: vec!["http://localhost:2380".to_owned()],
             client_urls: vec!["http://localhost:2379".to_owned()],
             cluster_token: "etcd-cluster".to_owned(),
+            start: Start::New { others: Vec::new() },
+            known_peers: BTreeMap::new(),
             heartbeat_ms: 100,
             election_ms: 1000,
             pre_vote: true,
@@ -70,6 +78,7 @@ impl MemberConfig {
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
             scrub_bytes_s: 10_000_000,
+            catch_up_entries: 5000,
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
             auth: AuthConfig::default(),
@@ -112,6 +121,9 @@ pub enum StartError {
     /// It ended while it was starting.
     #[error("{}", .0.text)]
     Ended(Failure),
+    /// It ended while it was starting, and not by a failure.
+    #[error("the member ended while it was starting")]
+    Again(Ended),
 }
 
 /// Why a member ended.
@@ -119,6 +131,10 @@ pub enum StartError {
 pub enum Ended {
     /// By [`super::Member::stop`].
     Stopped,
+    /// It is not one of its cluster any more (CL-4).
+    Removed,
+    /// A snapshot is to take the place of its store: [`super::Member::install`], and then it starts anew.
+    Replaced,
     Failed(Failure),
 }
 

@@ -17,6 +17,9 @@ use cairn_core::{
 use cairn_proto::{errors, etcdserverpb as pb};
 use std::time::Duration;
 
+/// Until a leader is asked again.
+const RETRY: Duration = Duration::from_millis(50);
+
 impl Member {
     pub async fn lease_grant(&self, mut r: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
         self.check_quota(door::lease_grant_cost()).await?;
@@ -69,6 +72,25 @@ impl Member {
 
     async fn renew(&self, id: i64) -> Result<i64, Refusal> {
         loop {
+            if self.leads() || !self.has_peers() {
+                match self.renew_here(id).await {
+                    // Another may lead by now.
+                    Err(errors::NOT_PRIMARY) if self.has_peers() => tokio::time::sleep(RETRY).await,
+                    result => return result,
+                }
+            } else if let Some(ttl) = self.renew_at_leader(id).await {
+                return Ok(ttl);
+            }
+        }
+    }
+
+    /// Renews a lease on the leader: the TTL, or 0 if there is no such lease.
+    pub(super) async fn renew_here(&self, id: i64) -> Result<i64, Refusal> {
+        loop {
+            if self.leads() {
+                // A deposed leader that does not know it yet must not promise anything (R18).
+                self.linearize().await?;
+            }
             let revoked = self.shared.revoked.notified();
             tokio::pin!(revoked);
             revoked.as_mut().enable();
@@ -97,6 +119,32 @@ impl Member {
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
         self.check_known().await?;
         self.linearize().await?;
+        if self.leads() || !self.has_peers() {
+            return self.time_to_live_here(r).await;
+        }
+        let patience = Duration::from_millis(self.shared.config.request_timeout_ms());
+        let asking = async {
+            loop {
+                if let Some(answer) = self.time_left_at_leader(r).await {
+                    return answer;
+                }
+            }
+        };
+        let answer = tokio::time::timeout(patience, asking).await.map_err(|_| errors::TIMEOUT)?;
+        let none = || pb::LeaseTimeToLiveResponse { id: r.id, ttl: -1, ..Default::default() };
+        let answer = answer.unwrap_or_else(none);
+        // The leader does not know who asks.
+        if let Some(standing) = self.standing().await? {
+            needs::read_all(&standing.grants(), &answer.keys)?;
+        }
+        Ok(pb::LeaseTimeToLiveResponse { header: Some(self.header()), ..answer })
+    }
+
+    /// What is left of a lease, as the leader knows it.
+    pub(super) async fn time_to_live_here(
+        &self,
+        r: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
         let left = self.shared.lessor().time_left(self.shared.now_ms(), r.id);
         let mut response =
             pb::LeaseTimeToLiveResponse { header: Some(self.header()), id: r.id, ..Default::default() };

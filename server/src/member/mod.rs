@@ -16,6 +16,7 @@ mod kv;
 mod lease;
 mod logwrite;
 mod passwords;
+pub mod peers;
 mod queue;
 mod shared;
 mod threads;
@@ -23,7 +24,7 @@ mod watch;
 
 pub use auth::{AuthConfig, Caller, TokenKind};
 pub use cairn_core::{
-    AutoCompaction, ClusterId, MemberId, Refusal, command::CommandKind, state::LeaseChanges,
+    AutoCompaction, ClusterId, MemberId, Refusal, boot::Start, command::CommandKind, state::LeaseChanges,
 };
 pub use config::{
     Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, RequestKind, StartError,
@@ -33,14 +34,15 @@ pub use logwrite::HungWrite;
 pub use watch::WatchStream;
 
 use cairn_core::{
-    boot::{BootConfig, BootError, Booted, Start, boot, draw},
+    boot::{BootConfig, BootError, Booted, boot, draw},
     ids::RequestIds,
     watch::{Hub, HubOptions},
 };
-use cairn_engine::{Options, wal::WalOptions};
+use cairn_engine::{InstallId, Options, wal::WalOptions};
 use cairn_proto::{errors, etcdserverpb as pb};
 use datadir::DataDir;
 use passwords::Passwords;
+use peers::Peers;
 use shared::{Answer, RaftFigures, ReadWaiter, ReplicaMessage, Shared, spawn};
 use std::{
     sync::{
@@ -50,7 +52,10 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{Notify, oneshot, watch as watch_channel};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot, watch as watch_channel},
+};
 
 /// The version of the cluster that this server's API is that of (VE-2).
 const CLUSTER_VERSION: &str = "3.7.0";
@@ -75,7 +80,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
         wal_dir: dir.wal.clone(),
         peer_urls: config.peer_urls.clone(),
         cluster_token: config.cluster_token.clone(),
-        start: Start::New { others: Vec::new() },
+        start: config.start.clone(),
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         pre_vote: config.pre_vote,
@@ -97,45 +102,60 @@ pub struct Member {
 }
 
 impl Member {
-    /// Opens or makes the data directory, replays the log, and returns when the member leads, has applied
-    /// its log and has published its name: it is ready to serve.
+    /// Opens or makes the data directory, and returns when the member is ready to serve.
     ///
     /// # Errors
     /// One line that says what, where, and what to do; nothing was overwritten.
     pub async fn start(config: MemberConfig, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
+        let member = Member::open(config, observer).await?;
+        member.publish_itself().await?;
+        Ok(member)
+    }
+
+    /// Opens or makes the data directory, and returns when the member runs: it talks to its peers, and may not
+    /// have a leader yet.
+    ///
+    /// # Errors
+    /// As [`Member::start`].
+    pub async fn open(config: MemberConfig, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
         let task = tokio::task::spawn_blocking(move || open(config));
         let opened = match task.await {
             Ok(opened) => opened?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        let member = Member::run(opened, observer)?;
-        let ended = |ended: Ended| match ended {
-            Ended::Failed(why) => StartError::Ended(why),
-            Ended::Stopped => {
-                StartError::Ended(Failure::other("the member was stopped while it was starting"))
-            }
-        };
-        let mut ready = member.shared.ready.subscribe();
-        tokio::select! {
-            // The sender lives as long as the member.
-            _ = ready.wait_for(|ready| *ready) => {}
-            why = member.shared.wait_ended() => {
-                member.join().await;
-                return Err(ended(why));
-            }
-        }
-        while let Err(refusal) = member.publish(CLUSTER_VERSION).await {
-            if let Some(why) = member.shared.ended.get() {
-                member.join().await;
-                return Err(ended(why.clone()));
-            }
-            let fields = [("error", refusal.text.to_owned())];
-            member.shared.log(Level::Warn, "failed to publish local member to cluster through raft", &fields);
-        }
-        Ok(member)
+        Member::run(opened, observer, Handle::current())
     }
 
-    fn run(opened: Opened, observer: Arc<dyn Observer>) -> Result<Member, StartError> {
+    /// Returns when the member has a leader, has applied its log and has published its name (CL-13): it is
+    /// ready to serve.
+    ///
+    /// # Errors
+    /// Why it ended meanwhile.
+    pub async fn publish_itself(&self) -> Result<(), StartError> {
+        let ended = async |why: Ended| {
+            self.join().await;
+            StartError::Ended(match why {
+                Ended::Failed(why) => why,
+                why => return StartError::Again(why),
+            })
+        };
+        let mut led = self.shared.led.subscribe();
+        tokio::select! {
+            // The sender lives as long as the member.
+            _ = led.wait_for(|led| *led) => {}
+            why = self.shared.wait_ended() => return Err(ended(why).await),
+        }
+        while let Err(refusal) = self.publish(CLUSTER_VERSION).await {
+            if let Some(why) = self.shared.ended.get() {
+                return Err(ended(why.clone()).await);
+            }
+            let fields = [("error", refusal.text.to_owned())];
+            self.shared.log(Level::Warn, "failed to publish local member to cluster through raft", &fields);
+        }
+        Ok(())
+    }
+
+    fn run(opened: Opened, observer: Arc<dyn Observer>, runtime: Handle) -> Result<Member, StartError> {
         let Opened { config, dir, overlay_bytes, booted } = opened;
         let Booted { member_id, cluster_id, db, wal, state, lessor, replica } = booted;
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -152,6 +172,7 @@ impl Member {
         let figures = RaftFigures::default();
         figures.applied_index.store(applied_index, Ordering::Relaxed);
         figures.applied_term.store(applied_term, Ordering::Relaxed);
+        let peers = Peers::new(runtime, config.known_peers.clone());
         let shared = Arc::new(Shared {
             config,
             observer,
@@ -175,6 +196,8 @@ impl Member {
             passwords,
             cluster: Mutex::new(Arc::new(state.cluster().clone())),
             raft: figures,
+            peers,
+            received_store: Mutex::default(),
             admission: Default::default(),
             ids: RequestIds::new(member_id, wall_ms),
             revoked: Notify::new(),
@@ -184,8 +207,10 @@ impl Member {
             ended: OnceLock::new(),
             ended_notify: Notify::new(),
             ready: watch_channel::Sender::new(false),
-            _dir: dir,
+            led: watch_channel::Sender::new(false),
+            dir,
         });
+        shared.peers.follow(&shared, &shared.cluster().members);
         let mut threads = Vec::new();
         let mut start = |thread: std::io::Result<JoinHandle<()>>| match thread {
             Ok(handle) => {
@@ -200,6 +225,40 @@ impl Member {
         start(spawn(&shared, "state", |shared| threads::state::run(shared, state)))?;
         start(spawn(&shared, "replica", |shared| threads::replica::run(shared, replica)))?;
         Ok(Member { shared, threads: Arc::new(Mutex::new(threads)), caller: Caller::Nobody })
+    }
+
+    /// Puts the snapshot that was received in the place of the store, after [`Ended::Replaced`]. The member has
+    /// ended; one that is opened now begins where the snapshot ends.
+    ///
+    /// # Errors
+    /// What was not done; the old store is still there.
+    pub async fn install(self) -> Result<(), Failure> {
+        self.join().await;
+        let received = self.shared.received_store.lock().expect("nothing fails under this lock").take();
+        let Some(receiver) = received else { return Err(Failure::other("there is no snapshot to install")) };
+        let store = self.shared.dir.member.join("engine.db");
+        let id = InstallId(draw(self.shared.config.seed, self.shared.now_ms()));
+        let installing = move || {
+            let received = receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ())?;
+            received.install(&store, id).map(drop)
+        };
+        let installed = tokio::task::spawn_blocking(installing).await;
+        installed.map_err(|e| Failure::other(e.to_string()))?.map_err(Failure::from)
+    }
+
+    /// Hands leadership to the voter that has been connected for the longest time, if this member leads (SD-6).
+    /// Says in a sentence why not.
+    pub async fn hand_over(&self) -> Result<(), &'static str> {
+        let shared = &self.shared;
+        if !shared.raft.leads.load(Ordering::Acquire) {
+            return Err("skipped leadership transfer; local server is not leader");
+        }
+        let voters = shared.cluster().members.voters_and_learners().0;
+        let connected = voters.iter().filter_map(|id| Some((shared.peers.connected_since(*id)?, *id)));
+        let Some((_, to)) = connected.min() else {
+            return Err("skipped leadership transfer for single voting member cluster");
+        };
+        self.move_leader(to).await.map_err(|_| "leadership transfer failed")
     }
 
     /// Ends the member: no new request is taken, those under way are answered as far as they can be within

@@ -14,6 +14,7 @@ use super::{
     datadir::DataDir,
     logwrite::{HungWrite, LogWrite},
     passwords::Passwords,
+    peers::Peers,
     queue::Inbox,
 };
 use cairn_core::{
@@ -21,14 +22,15 @@ use cairn_core::{
     auth::cell::AuthCell,
     ids::RequestIds,
     lessor::Lessor,
-    replica::{Committed, Leadership, Proposal, conf::ConfChange, log::EntryKind},
+    replica::{Committed, Leadership, Proposal, conf::ConfChange, log::EntryKind, peer::PeerMessage},
     state::{Applied, Carried, ClusterView},
     watch::Hub,
 };
-use cairn_engine::{Db, wal::Wal};
+use cairn_engine::{Db, Options, snapshot::Receiver, wal::Wal};
 use cairn_mvcc::Reader;
 use std::{
     panic::Location,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -38,7 +40,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, oneshot, watch},
 };
 
 /// Where the outcome of a request goes.
@@ -63,7 +65,29 @@ pub(super) enum ReplicaMessage {
     Propose(Proposal<Kept>),
     Read(ReadWaiter),
     Durable(u64),
-    ConfApplied { index: u64, change: Option<ConfChange> },
+    ConfApplied {
+        index: u64,
+        change: Option<ConfChange>,
+    },
+    /// Of a peer; the room that they take is free once they are taken in.
+    Received {
+        messages: Vec<PeerMessage>,
+        _room: OwnedSemaphorePermit,
+    },
+    Unreachable(u64),
+    SnapshotEnded {
+        peer: u64,
+        installed: bool,
+    },
+    /// Whether this is to be installed is answered.
+    SnapshotReceived {
+        index: u64,
+        term: u64,
+        to: oneshot::Sender<bool>,
+    },
+    Transfer {
+        to: u64,
+    },
 }
 
 /// What the state's thread is told.
@@ -134,6 +158,9 @@ pub(super) struct Shared {
     pub passwords: Passwords,
     pub cluster: Mutex<Arc<ClusterView>>,
     pub raft: RaftFigures,
+    pub peers: Peers,
+    /// What is to become the store once everything of the member has ended.
+    pub received_store: Mutex<Option<Receiver>>,
     pub admission: Admission,
     pub ids: RequestIds,
     /// Told each time that a revoke was applied.
@@ -148,8 +175,10 @@ pub(super) struct Shared {
     pub ended_notify: Notify,
     /// The member leads and has applied everything before its term.
     pub ready: watch::Sender<bool>,
+    /// A leader is known.
+    pub led: watch::Sender<bool>,
     /// Locked as long as anything of the member is in use.
-    pub _dir: DataDir,
+    pub dir: DataDir,
 }
 
 impl Shared {
@@ -195,12 +224,32 @@ impl Shared {
         self.db.size()
     }
 
-    /// Tells of a write of the log that hangs (server.md section 7).
-    pub fn judge_log_write(&self) {
+    /// Tells of a write of the log that hangs (server.md section 7), and whether one began to.
+    pub fn judge_log_write(&self) -> bool {
         let limit = Duration::from_millis(self.config.election_ms);
         if let Some(hung) = self.log_write.judge(Instant::now(), limit, || self.wal.segment_path()) {
             self.log(Level::Warn, "a write of the log hangs", &[("file", hung.file.display().to_string())]);
+            return true;
         }
+        false
+    }
+
+    /// Options of a store beside this one, as the member's own.
+    pub fn engine_options(&self) -> Options {
+        let mut options = Options::default();
+        options.vfs = self.config.vfs.clone();
+        options
+    }
+
+    /// Where a snapshot comes in.
+    pub fn snapshot_file(&self) -> PathBuf {
+        self.dir.member.join("incoming.tmp")
+    }
+
+    /// Ends the member, for a snapshot that takes the place of its store.
+    pub fn replace_store(&self, received: Receiver) {
+        *self.received_store.lock().expect("nothing fails under this lock") = Some(received);
+        self.end(Ended::Replaced);
     }
 
     /// Does what waits for the disk under the log.
@@ -232,6 +281,7 @@ impl Shared {
         self.stopping.store(true, Ordering::Release);
         if self.ended.set(why).is_ok() {
             self.raft.reads_alone.store(false, Ordering::Release);
+            self.peers.hang_up();
             self.ended_notify.notify_waiters();
             self.admission.close();
         }

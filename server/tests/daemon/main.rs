@@ -2,10 +2,12 @@
 //! The daemon as clients and operators meet it: a process, its ports, its signals.
 
 mod auth;
+mod cluster;
 mod election;
 mod http;
 mod lifecycle;
 mod lock;
+mod members;
 mod metrics;
 mod rpc;
 mod streams;

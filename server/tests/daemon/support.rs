@@ -3,7 +3,8 @@
 //!
 //! Owns      the process, its directory and its log.
 //! Holds     1. it is ready when [`Daemon::start`] returns;
-//!           2. it ends with the test, and in any case after [`LIFE_S`] seconds.
+//!           2. it ends with the test, and in any case after [`LIFE_S`] seconds;
+//!           3. its log is read as it is written: a daemon whose pipe is full would stand still.
 //! Never     kills a process that it did not start.
 
 use cairn_proto::{
@@ -22,6 +23,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -37,8 +39,9 @@ pub struct Daemon {
     dir: TempDir,
     /// `timeout`, whose child is the daemon.
     keeper: Child,
-    stderr: BufReader<ChildStderr>,
-    /// Every line so far.
+    /// The lines that nobody has looked at.
+    lines: Receiver<String>,
+    /// Every line that was looked at.
     pub log: Vec<serde_json::Value>,
     /// Address of each client listener, in the order of the flags.
     pub clients: Vec<String>,
@@ -60,7 +63,8 @@ impl Daemon {
         Self::spawn_with_env(tempfile::tempdir().expect("a directory"), &[], env).ready()
     }
 
-    fn ready(self) -> Daemon {
+    /// Waits until it serves clients.
+    pub fn ready(self) -> Daemon {
         let mut daemon = self;
         while !daemon.has_said("successfully notified") && !daemon.has_said("notifying init daemon") {
             assert!(daemon.read_line(), "it ended before it was ready: {:#?}", daemon.log);
@@ -90,8 +94,8 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("`timeout` of coreutils runs");
-        let stderr = BufReader::new(keeper.stderr.take().expect("piped"));
-        Daemon { dir, keeper, stderr, log: Vec::new(), clients: Vec::new() }
+        let lines = lines_of(keeper.stderr.take().expect("piped"));
+        Daemon { dir, keeper, lines, log: Vec::new(), clients: Vec::new() }
     }
 
     /// Reads one line of the log; false at its end.
@@ -99,18 +103,21 @@ impl Daemon {
     /// # Panics
     /// If a line is not an object with etcd's keys (LG-5).
     pub fn read_line(&mut self) -> bool {
-        let mut line = String::new();
-        if self.stderr.read_line(&mut line).expect("a pipe of ours") == 0 {
-            return false;
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => self.keep(&line),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => panic!("it said nothing for {PATIENCE:?}"),
         }
-        let value: serde_json::Value =
-            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        true
+    }
+
+    fn keep(&mut self, line: &str) {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         for key in ["level", "ts", "caller", "msg"] {
             let text = value.get(key).and_then(|text| text.as_str());
             assert!(text.is_some_and(|text| !text.is_empty()), "{key} is missing: {line}");
         }
         self.log.push(value);
-        true
     }
 
     pub fn has_said(&self, message: &str) -> bool {
@@ -121,6 +128,24 @@ impl Daemon {
     pub fn wait_for(&mut self, message: &str) {
         while !self.has_said(message) {
             assert!(self.read_line(), "it ended and never said {message:?}: {:#?}", self.log);
+        }
+    }
+
+    /// Reads what it has said so far.
+    pub fn read_all(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.keep(&line);
+        }
+    }
+
+    /// Waits for a line that was not read before, with this message and this field.
+    pub fn wait_for_new(&mut self, message: &str, field: &str, value: &str) {
+        loop {
+            assert!(self.read_line(), "it ended and never said {message:?} anew: {:#?}", self.log);
+            let line = self.log.last().expect("just read");
+            if line["msg"] == message && line[field] == value {
+                return;
+            }
         }
     }
 
@@ -192,8 +217,7 @@ impl Daemon {
 
     /// The same for one that may end in the middle of everything: what it still says need not be lines of a log.
     pub fn wait_for_any_end(&mut self) -> (ExitStatus, String) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).expect("text");
+        let rest = self.lines.iter().map(|line| line + "\n").collect();
         (self.keeper.wait().expect("our child"), rest)
     }
 
@@ -221,6 +245,14 @@ impl Drop for Daemon {
             eprintln!("the log: {:#?}", self.log);
         }
     }
+}
+
+/// What it says, line by line, until it ends.
+fn lines_of(stderr: ChildStderr) -> Receiver<String> {
+    let (sender, lines) = channel();
+    let mut said = BufReader::new(stderr).lines().map(|line| line.expect("a pipe of ours has text"));
+    std::thread::spawn(move || said.try_for_each(|line| sender.send(line)));
+    lines
 }
 
 fn arguments(dir: &Path) -> Vec<String> {

@@ -200,6 +200,10 @@ impl Call {
                 whole(maintenance::defragment(&self.front, member).await)
             }),
             Rpc::Auth(rpc) => self.auth(rpc, request),
+            Rpc::MoveLeader => self.unary(request, move |r: pb::MoveLeaderRequest| async move {
+                let moved = member.move_leader(r.target_id).await;
+                whole(moved.map(|()| pb::MoveLeaderResponse::default()))
+            }),
             Rpc::Lock => self.waiting(request, move |r| async move { whole(lock::lock(member, r).await) }),
             Rpc::Unlock => self.unary(request, move |r| async move { whole(lock::unlock(member, r).await) }),
             Rpc::Campaign => {

@@ -70,6 +70,7 @@ undescribed!(
     pb::AlarmRequest,
     pb::StatusRequest,
     pb::DefragmentRequest,
+    pb::MoveLeaderRequest,
     pb::HashRequest,
     pb::HashKvRequest,
     pb::AuthStatusRequest,

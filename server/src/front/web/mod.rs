@@ -89,11 +89,11 @@ fn only_get<B>(request: &Request<B>) -> Option<Response<Body>> {
 
 /// VE-1, HT-7.
 fn version_of(front: &Front) -> Response<Body> {
-    let cluster = front.member().and_then(|member| member.status().cluster_version);
+    let cluster = front.running().and_then(|member| member.status().cluster_version);
     let body = format!(
         "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
         cluster.as_deref().unwrap_or("not_decided"),
-        if front.member().is_some() { ETCD_MINOR_VERSION } else { "unknown" },
+        if front.running().is_some() { ETCD_MINOR_VERSION } else { "unknown" },
     );
     answer(StatusCode::OK, JSON, body)
 }
@@ -121,11 +121,14 @@ fn variables(front: &Front) -> Response<Body> {
     answer(StatusCode::OK, JSON_UTF8, format!("{variables:#}\n"))
 }
 
+/// What a member that does not run yet answers its peers.
+pub fn starting() -> Response<Body> {
+    error(StatusCode::SERVICE_UNAVAILABLE, STARTING)
+}
+
 /// CL-15: what the cluster knows of its members, in the order of their ids.
 async fn members(front: &Front) -> Response<Body> {
-    let Some(member) = front.member() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, STARTING);
-    };
+    let Some(member) = front.running() else { return starting() };
     let list = match member.member_list(MemberListRequest { linearizable: false }).await {
         Ok(list) => list.members,
         Err(refusal) => return error(StatusCode::INTERNAL_SERVER_ERROR, refusal.text),
@@ -152,9 +155,7 @@ fn member_record(member: cairn_proto::etcdserverpb::Member) -> String {
 }
 
 async fn downgrade_enabled(front: &Front) -> Response<Body> {
-    let Some(member) = front.member() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, STARTING);
-    };
+    let Some(member) = front.running() else { return starting() };
     let mut response = match member.linearize().await {
         Ok(()) => answer(StatusCode::OK, HeaderValue::from_static("text/plain"), "false"),
         Err(refusal) => {

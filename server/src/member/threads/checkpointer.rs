@@ -27,8 +27,6 @@ const STEP: Budget = Budget::bytes(4 << 20);
 const SHRINK_EVERY: Duration = Duration::from_secs(2);
 /// Space is given back only by later checkpoints (engine.md 2.4): the third one frees what the first replaced.
 const FOLDS: u32 = 3;
-/// Entries kept for followers that are a little behind.
-const ENTRIES_KEPT: u64 = 5000;
 
 pub(in super::super) fn run(shared: &Arc<Shared>) {
     let mut messages = Vec::new();
@@ -101,7 +99,8 @@ fn checkpoint(shared: &Shared) -> Result<(), Error> {
 
 fn release(shared: &Shared) -> Result<(), Error> {
     let applied = shared.raft.applied_index.load(Ordering::Acquire);
-    shared.wal.release(shared.db.log_floor().min(applied.saturating_sub(ENTRIES_KEPT)))
+    let kept = applied.saturating_sub(shared.config.catch_up_entries).min(shared.peers.log_floor());
+    shared.wal.release(shared.db.log_floor().min(kept))
 }
 
 /// Folds everything, and makes the file as small as its goal has it, or as whoever reads allows. Writers and

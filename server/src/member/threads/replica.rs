@@ -5,12 +5,16 @@
 //! Holds     effects are performed in the order in which the replica gave them.
 //! Never     waits for anything but its queue and its next tick.
 
-use super::super::shared::{Answer, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage};
+use super::super::{
+    config::{Ended, Level},
+    shared::{Answer, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage},
+};
 use cairn_core::replica::{Effects, Input, Proposal, Replica, conf::ConfChange};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 type Machine = Replica<Kept, ReadWaiter>;
 
@@ -21,7 +25,15 @@ struct Sorted {
     reads: Vec<ReadWaiter>,
     durable: Option<u64>,
     conf: Vec<(u64, Option<ConfChange>)>,
+    /// Of peers, and about them.
+    inputs: Vec<Input<Kept, ReadWaiter>>,
+    /// The room that messages took in the queue: it is free once they are taken in.
+    rooms: Vec<OwnedSemaphorePermit>,
+    snapshots: Vec<(u64, u64, oneshot::Sender<bool>)>,
 }
+
+/// A member that was removed goes on for as long, so that its peers hear what it knows (CL-4).
+const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
     let tick = Duration::from_millis(shared.config.heartbeat_ms);
@@ -29,6 +41,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
     let mut messages = Vec::new();
     let mut effects = Effects::default();
     let mut applied = 0;
+    let mut removed = None;
     loop {
         let patience = next_tick.saturating_duration_since(Instant::now());
         let open = shared.replica.drain(&mut messages, patience);
@@ -46,6 +59,10 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         for (index, change) in sorted.conf.drain(..) {
             step(Input::ConfApplied { index, change });
         }
+        for input in sorted.inputs.drain(..) {
+            step(input);
+        }
+        sorted.rooms.clear();
         if !sorted.reads.is_empty() {
             step(Input::Read(std::mem::take(&mut sorted.reads)));
         }
@@ -54,8 +71,21 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         }
         if Instant::now() >= next_tick {
             step(Input::Tick);
-            shared.judge_log_write();
+            if shared.judge_log_write() {
+                step(Input::LogHangs);
+            }
             next_tick = (next_tick + tick).max(Instant::now());
+        }
+        for (index, term, to) in sorted.snapshots {
+            replica.step(now_ms, Input::SnapshotReceived { index, term }, &mut effects);
+            // Nobody waits if the member ends.
+            to.send(std::mem::take(&mut effects.install)).ok();
+        }
+        if std::mem::take(&mut effects.removed) {
+            removed = Some(Instant::now() + FAREWELL);
+        }
+        if removed.is_some_and(|due| Instant::now() >= due) {
+            shared.end(Ended::Removed);
         }
         shared.raft.committed.store(replica.committed(), Ordering::Release);
         shared.raft.proposals.store(replica.proposals() as u64, Ordering::Relaxed);
@@ -79,20 +109,39 @@ fn sort(messages: &mut Vec<ReplicaMessage>) -> Sorted {
             ReplicaMessage::Read(waiter) => sorted.reads.push(waiter),
             ReplicaMessage::Durable(batch) => sorted.durable = sorted.durable.max(Some(batch)),
             ReplicaMessage::ConfApplied { index, change } => sorted.conf.push((index, change)),
+            ReplicaMessage::Received { messages, _room } => {
+                sorted.inputs.extend(messages.into_iter().map(|m| Input::Received(Box::new(m))));
+                sorted.rooms.push(_room);
+            }
+            ReplicaMessage::Unreachable(peer) => sorted.inputs.push(Input::Unreachable { peer }),
+            ReplicaMessage::SnapshotEnded { peer, installed } => {
+                sorted.inputs.push(Input::SnapshotEnded { peer, installed });
+            }
+            ReplicaMessage::SnapshotReceived { index, term, to } => sorted.snapshots.push((index, term, to)),
+            ReplicaMessage::Transfer { to } => sorted.inputs.push(Input::Transfer { to }),
         }
     }
     sorted
 }
 
-fn perform(shared: &Shared, effects: &mut Effects<Kept, ReadWaiter>) {
+fn perform(shared: &Arc<Shared>, effects: &mut Effects<Kept, ReadWaiter>) {
     if let Some(why) = effects.failed.take() {
         shared.fail(why);
     }
     if std::mem::take(&mut effects.sync) {
         shared.log.extend([()]);
     }
-    // Members of a cluster of one have nobody to send to.
-    effects.messages.clear();
+    if !effects.messages.is_empty() {
+        let unreachable = shared.peers.send(effects.messages.drain(..));
+        shared.replica.extend(unreachable.into_iter().map(ReplicaMessage::Unreachable));
+    }
+    for peer in effects.snapshots.drain(..) {
+        shared.peers.send_snapshot(shared, peer);
+    }
+    for (from, why) in effects.misbehaved.drain(..) {
+        let fields = [("remote-peer-id", format!("{from:x}")), ("error", why.to_owned())];
+        shared.log(Level::Warn, "refused a message of a peer", &fields);
+    }
     let mut messages = Vec::new();
     if let Some(leadership) = effects.leadership.take() {
         shared.raft.term.store(leadership.term, Ordering::Release);
@@ -100,6 +149,7 @@ fn perform(shared: &Shared, effects: &mut Effects<Kept, ReadWaiter>) {
         if leadership.leader != 0 && leadership.leader != before {
             shared.raft.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
+        shared.led.send_if_modified(|led| !std::mem::replace(led, *led || leadership.leader != 0) && *led);
         shared.raft.leads.store(leadership.leads, Ordering::Release);
         if !(leadership.leads && leadership.alone) {
             shared.raft.reads_alone.store(false, Ordering::Release);

@@ -164,6 +164,7 @@ impl Running<'_> {
         if outcome.cluster_changed {
             *self.shared.cluster.lock().expect("nothing fails under this lock") =
                 Arc::new(self.state.cluster().clone());
+            self.shared.peers.follow(self.shared, &self.state.cluster().members);
         }
         if outcome.auth_changed {
             self.end_watchers_without_rights();

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The receiving end of what peers send.
+//!
+//! Owns      the judgement of a handshake, and the reading of messages.
+//! Holds     1. nothing is read before the peer said who it is, and that it means this member of this cluster;
+//!           2. every message is from the member whose connection it came over;
+//!           3. reading stops while what arrived is not taken in.
+//! Never     looks into a message: the replica judges it.
+
+use super::{
+    super::{
+        Member,
+        shared::{ReplicaMessage, Shared},
+    },
+    snapshot,
+    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, frame},
+};
+use crate::front::body::Body;
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::body::Incoming;
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
+
+/// The first frame comes within this.
+const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// Why a peer is not listened to.
+pub(super) struct Refusal(pub StatusCode, pub String);
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Refusal {
+        Refusal(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+impl From<Refusal> for Response<Body> {
+    fn from(Refusal(status, text): Refusal) -> Response<Body> {
+        let mut response = Response::new(Body::plain(format!("{text}\n")));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+/// Whether a path is one of the peer service.
+pub fn is_ours(path: &str) -> bool {
+    path == TALK || path == SNAPSHOT
+}
+
+/// Serves a request of a peer.
+pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::POST {
+        return Refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned()).into();
+    }
+    let shared = &member.shared;
+    let path = request.uri().path().to_owned();
+    let bytes_max = 2 * shared.config.max_request_bytes + (16 << 20);
+    let mut frames = Frames::new(request.into_body(), bytes_max);
+    let greeted = async {
+        let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
+        let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
+        admit(shared, &hello)?;
+        Ok::<_, Refusal>(hello)
+    };
+    let hello = match greeted.await {
+        Ok(hello) => hello,
+        Err(refusal) => return refusal.into(),
+    };
+    if path == TALK { talk(shared, hello, frames) } else { snapshot::receive(shared, &hello, frames).await }
+}
+
+/// CL-5, and what a cluster must not be told by another.
+fn admit(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
+    if hello.cluster_id != shared.cluster_id.0 {
+        let text = format!("cluster ID mismatch: this is {}, not {:x}", shared.cluster_id, hello.cluster_id);
+        return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
+    }
+    if hello.to != shared.member_id.0 || hello.from == hello.to {
+        let text = format!("cannot process message to mismatch member: this is {}", shared.member_id);
+        return Err(Refusal(StatusCode::FORBIDDEN, text));
+    }
+    if shared.cluster().members.is_removed(hello.from) {
+        let text = "cannot process message from removed member".to_owned();
+        return Err(Refusal(StatusCode::GONE, text));
+    }
+    if hello.protocol_min > *PROTOCOLS.end() || hello.protocol_max < *PROTOCOLS.start() {
+        let text = format!(
+            "incompatible peer: it speaks versions {} to {} of the peer protocol, this member {PROTOCOLS:?}",
+            hello.protocol_min, hello.protocol_max
+        );
+        return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
+    }
+    Ok(())
+}
+
+pub(super) fn greeting(shared: &Shared) -> Welcome {
+    let (cluster_id, member_id) = (shared.cluster_id.0, shared.member_id.0);
+    Welcome { cluster_id, member_id, protocol: *PROTOCOLS.end(), position: None }
+}
+
+/// An answer whose frames come out of `frames`.
+pub(super) fn answer(frames: mpsc::Receiver<Bytes>) -> Response<Body> {
+    let next = |mut frames: mpsc::Receiver<Bytes>| async {
+        frames.recv().await.map(|bytes| (Ok::<_, tonic::Status>(Frame::data(bytes)), frames))
+    };
+    let body = tonic::body::Body::new(StreamBody::new(stream::unfold(frames, next)));
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Response<Body> {
+    let (answers, body) = mpsc::channel(1);
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        if answers.send(frame(&greeting(&shared))).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = read(&shared, &hello, &mut frames) => {}
+            _ = shared.wait_ended() => {}
+        }
+        // The answer ends with its sender.
+        drop(answers);
+    });
+    answer(body)
+}
+
+async fn read(shared: &Shared, hello: &Hello, frames: &mut Frames<Incoming>) {
+    while let Ok(Some(bytes)) = frames.next().await {
+        // A frame is never larger than all that may wait, but for one huge request, which then waits alone.
+        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(super::RECEIVED_BYTES_MAX as u32);
+        let Ok(room) = shared.peers.received.clone().acquire_many_owned(size).await else { return };
+        let Ok(Batch { messages }) = Batch::decode(bytes) else { return };
+        if messages.iter().any(|m| m.from != hello.from || m.to != hello.to) {
+            return;
+        }
+        if shared.replica.push(ReplicaMessage::Received { messages, _room: room }).is_err() {
+            return;
+        }
+    }
+}

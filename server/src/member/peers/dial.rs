@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The sending end of a way to a peer.
+//!
+//! Owns      the connection, the handshake, and when to try again.
+//! Holds     a connection is used only after the peer said that it is who was meant, of our cluster.
+//! Never     keeps a message of a connection that broke.
+
+use super::{
+    super::{
+        Level,
+        config::Ended,
+        shared::{ReplicaMessage, Shared},
+    },
+    Peer, Way, http,
+    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, frame},
+};
+use ::http::{Request, Response, StatusCode, header};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{Builder, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(100);
+/// A connection and its handshake take no longer.
+const HANDSHAKE: Duration = Duration::from_secs(2);
+/// A peer that answers no ping for as long is gone.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_PATIENCE: Duration = Duration::from_secs(3);
+const WINDOW_BYTES: u32 = 8 << 20;
+/// Frames between the queue and the connection.
+const FRAMES_AHEAD: usize = 2;
+/// The text of a refusal, and the frames of an answer.
+const ANSWER_BYTES_MAX: usize = 4 << 10;
+
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("no answer in time")]
+    Late,
+    #[error("it refused: {text}")]
+    Refused { status: StatusCode, text: String },
+    #[error("it is member {member_id:x} of cluster {cluster_id:x}")]
+    Other { cluster_id: u64, member_id: u64 },
+    #[error("the connection ended")]
+    Ended,
+}
+
+impl DialError {
+    /// The peer knows that this member was removed (CL-5).
+    fn is_removal(&self) -> bool {
+        matches!(self, DialError::Refused { status, .. } if *status == StatusCode::GONE)
+    }
+}
+
+/// A connection that a request can be sent on; it ends with this.
+pub(super) struct Line {
+    send: SendRequest<RequestBody>,
+    authority: String,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Line {
+    pub async fn open(url: &str) -> Result<Line, DialError> {
+        let stream = http::connect(url).await?;
+        let (send, connection) = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_PATIENCE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        // Requests see its error as their own.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Line { send, authority: http::authority(url)?.to_owned(), driver })
+    }
+
+    /// Sends a request whose frames come out of `frames`, and gives what answers it.
+    pub async fn request(
+        &mut self,
+        path: &str,
+        frames: mpsc::Receiver<Bytes>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let next = |mut frames: mpsc::Receiver<Bytes>| async {
+            frames.recv().await.map(|bytes| (Ok::<_, Infallible>(Frame::data(bytes)), frames))
+        };
+        let body = StreamBody::new(stream::unfold(frames, next)).boxed_unsync();
+        let request = Request::post(format!("http://{}{path}", self.authority))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
+            .body(body)
+            .map_err(io::Error::other)?;
+        let response = self.send.send_request(request).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
+        Err(DialError::Refused { status, text: text.unwrap_or_default() })
+    }
+}
+
+pub(super) fn hello(shared: &Shared, to: u64, transfer: u64) -> Hello {
+    Hello {
+        cluster_id: shared.cluster_id.0,
+        from: shared.member_id.0,
+        to,
+        protocol_min: *PROTOCOLS.start(),
+        protocol_max: *PROTOCOLS.end(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        transfer,
+    }
+}
+
+pub(super) async fn welcome(
+    shared: &Shared,
+    to: u64,
+    response: Response<Incoming>,
+) -> Result<(Welcome, Frames<Incoming>), DialError> {
+    let mut answers = Frames::new(response.into_body(), ANSWER_BYTES_MAX);
+    let welcome: Welcome = answers.expect().await?;
+    let Welcome { cluster_id, member_id, .. } = welcome;
+    if (cluster_id, member_id) != (shared.cluster_id.0, to) {
+        return Err(DialError::Other { cluster_id, member_id });
+    }
+    Ok((welcome, answers))
+}
+
+/// Keeps one way to a peer open, until the member ends.
+pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
+    let mut turn = 0;
+    let mut told = None;
+    while !shared.is_ended() {
+        let urls = peer.urls();
+        let Some(url) = urls.get(turn % urls.len().max(1)) else { return };
+        turn += 1;
+        let error = match talk(&shared, &peer, way, url).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        if peer.outbox(way).queue().open.is_some() {
+            peer.outbox(way).set_open(false);
+            // A closed queue means that the member ends.
+            shared.replica.push(ReplicaMessage::Unreachable(peer.id)).ok();
+            told = None;
+        }
+        if error.is_removal() {
+            shared.end(Ended::Removed);
+            return;
+        }
+        let text = error.to_string();
+        if way == Way::Urgent && told.as_ref() != Some(&text) {
+            let fields =
+                [("remote-peer-id", format!("{:x}", peer.id)), ("url", url.clone()), ("error", text.clone())];
+            shared.log(Level::Warn, "no connection to a peer", &fields);
+            told = Some(text);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infallible, DialError> {
+    let (frames, body) = mpsc::channel(FRAMES_AHEAD);
+    let opening = async {
+        let mut line = Line::open(url).await?;
+        // There is room: it is the first.
+        frames.send(frame(&hello(shared, peer.id, 0))).await.ok();
+        let response = line.request(TALK, body).await?;
+        let (_, answers) = welcome(shared, peer.id, response).await?;
+        Ok::<_, DialError>((line, answers))
+    };
+    let (_line, mut answers) = timeout(HANDSHAKE, opening).await.unwrap_or(Err(DialError::Late))?;
+    let outbox = peer.outbox(way);
+    outbox.set_open(true);
+    if way == Way::Urgent {
+        let fields = [("remote-peer-id", format!("{:x}", peer.id)), ("url", url.to_owned())];
+        shared.log(Level::Info, "established connection to a peer", &fields);
+    }
+    loop {
+        tokio::select! {
+            messages = outbox.next() => {
+                frames.send(frame(&Batch { messages })).await.map_err(|_| DialError::Ended)?;
+            }
+            answer = answers.next() => {
+                answer?;
+                return Err(DialError::Ended);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes between members: the handshake, batches of messages, and the framing of both.
+//!
+//! Owns      the paths of the peer service, its messages, and gRPC's five bytes before each.
+//! Holds     a frame is never larger than its reader allows, whatever its head says.
+//! Never     decides who may talk.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cairn_core::replica::peer::PeerMessage;
+use cairn_engine::snapshot::Position;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use prost::Message;
+
+/// Streams of messages.
+pub const TALK: &str = "/cairn.peer.v1.Peers/Talk";
+/// Snapshots.
+pub const SNAPSHOT: &str = "/cairn.peer.v1.Peers/Snapshot";
+/// Versions of this protocol that are spoken here.
+pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
+const HEAD_BYTES: usize = 5;
+
+/// The first frame of a request: who speaks, to whom, and how.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+    #[prost(uint32, tag = "4")]
+    pub protocol_min: u32,
+    #[prost(uint32, tag = "5")]
+    pub protocol_max: u32,
+    #[prost(string, tag = "6")]
+    pub version: String,
+    /// Of a snapshot: which transfer this is, so that one that broke off can go on.
+    #[prost(uint64, tag = "7")]
+    pub transfer: u64,
+}
+
+/// The first frame of an answer.
+#[derive(Clone, PartialEq, Message)]
+pub struct Welcome {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+    #[prost(uint32, tag = "3")]
+    pub protocol: u32,
+    /// Of a snapshot: where the receiver is.
+    #[prost(message, optional, tag = "4")]
+    pub position: Option<At>,
+}
+
+/// A place in a snapshot.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct At {
+    #[prost(uint64, tag = "1")]
+    pub frames: u64,
+    #[prost(uint64, tag = "2")]
+    pub pages: u64,
+    #[prost(uint64, tag = "3")]
+    pub page: u64,
+    #[prost(uint32, tag = "4")]
+    pub digest: u32,
+}
+
+impl From<Position> for At {
+    fn from(Position { frames, pages, page, digest }: Position) -> At {
+        At { frames, pages, page, digest }
+    }
+}
+
+impl From<At> for Position {
+    fn from(At { frames, pages, page, digest }: At) -> Position {
+        Position { frames, pages, page, digest }
+    }
+}
+
+/// Messages that leave together.
+#[derive(Clone, PartialEq, Message)]
+pub struct Batch {
+    #[prost(message, repeated, tag = "1")]
+    pub messages: Vec<PeerMessage>,
+}
+
+/// A message with its head.
+pub fn frame(message: &impl Message) -> Bytes {
+    let bytes = message.encoded_len();
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + bytes);
+    out.put_u8(0);
+    out.put_u32(u32::try_from(bytes).expect("messages are bounded far below"));
+    message.encode_raw(&mut out);
+    out.freeze()
+}
+
+/// Why a stream of frames ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("{0}")]
+    Body(String),
+    #[error("a frame of {found} bytes, more than {max}")]
+    TooLarge { found: usize, max: usize },
+    #[error("a frame that was cut, or is packed")]
+    Broken,
+    #[error("a frame that is not what was to come: {0}")]
+    Decode(#[from] prost::DecodeError),
+}
+
+/// The frames of a body.
+pub struct Frames<B> {
+    body: B,
+    buffer: BytesMut,
+    bytes_max: usize,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Frames<B>
+where
+    B::Error: std::fmt::Display,
+{
+    pub fn new(body: B, bytes_max: usize) -> Frames<B> {
+        Frames { body, buffer: BytesMut::new(), bytes_max }
+    }
+
+    /// The next frame's content; `None` at the end. May be dropped while it waits, and asked again.
+    ///
+    /// # Errors
+    /// If the stream broke off, or is not one of frames.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(whole) = self.take()? {
+                return Ok(Some(whole));
+            }
+            match self.body.frame().await {
+                Some(Ok(part)) => {
+                    if let Ok(data) = part.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(FrameError::Body(error.to_string())),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(FrameError::Broken),
+            }
+        }
+    }
+
+    /// The same, decoded; a stream that ended is an error.
+    ///
+    /// # Errors
+    /// As [`Frames::next`], and if the frame holds something else.
+    pub async fn expect<M: Message + Default>(&mut self) -> Result<M, FrameError> {
+        let frame = self.next().await?.ok_or(FrameError::Broken)?;
+        Ok(M::decode(frame)?)
+    }
+
+    fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some((&[packed, a, b, c, d], _)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let bytes = u32::from_be_bytes([a, b, c, d]) as usize;
+        if packed != 0 {
+            return Err(FrameError::Broken);
+        }
+        if bytes > self.bytes_max {
+            return Err(FrameError::TooLarge { found: bytes, max: self.bytes_max });
+        }
+        if self.buffer.len() < HEAD_BYTES + bytes {
+            return Ok(None);
+        }
+        self.buffer.advance(HEAD_BYTES);
+        Ok(Some(self.buffer.split_to(bytes).freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{Full, StreamBody};
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in_however_they_are_cut() {
+        let hello = Hello { cluster_id: 7, from: 1, to: 2, ..Default::default() };
+        let whole = [frame(&hello), frame(&Batch::default())].concat();
+        let pieces =
+            whole.iter().map(|b| Ok::<_, String>(http_body::Frame::data(Bytes::copy_from_slice(&[*b]))));
+        let mut frames = Frames::new(StreamBody::new(futures_util::stream::iter(pieces)), 100);
+        assert_eq!(frames.expect::<Hello>().await.expect("whole"), hello);
+        assert_eq!(frames.expect::<Batch>().await.expect("whole"), Batch::default());
+        assert!(frames.next().await.expect("the end").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_cut_or_packed_is_an_error() {
+        for bytes in [&b"\0\xff\xff\xff\xff"[..], b"\0\0\0\0\x65", b"\0\0\0\0\x02x", b"\x01\0\0\0\0", b"\0\0"]
+        {
+            let mut frames = Frames::new(Full::new(Bytes::copy_from_slice(bytes)), 100);
+            assert!(frames.next().await.is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Several members of a cluster, each a process on ports and in a directory that it keeps.
+//!
+//! Owns      who there is, and with which flags each is started.
+//! Holds     a member that ended starts again where it was, under the same addresses.
+//! Never     waits for a time: it waits for what is to happen.
+
+use crate::support::{Daemon, PATIENCE, until};
+use cairn_proto::etcdserverpb::{
+    self as pb, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+    lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+};
+use rustix::process::Signal;
+use std::{collections::BTreeSet, future::Future, net::TcpListener};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// Where a member is to be found.
+#[derive(Clone)]
+pub struct Place {
+    pub name: String,
+    pub peer: String,
+    pub client: String,
+}
+
+impl Place {
+    pub fn new(name: impl Into<String>) -> Place {
+        Place { name: name.into(), peer: free_url(), client: free_url() }
+    }
+
+    fn flags(&self, cluster: &str) -> Vec<String> {
+        vec![
+            format!("--name={}", self.name),
+            format!("--initial-cluster={cluster}"),
+            format!("--listen-peer-urls={}", self.peer),
+            format!("--initial-advertise-peer-urls={}", self.peer),
+            format!("--listen-client-urls={}", self.client),
+            format!("--advertise-client-urls={}", self.client),
+        ]
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(self.client.clone()).expect("a URL");
+        until(|| async { endpoint.connect().await.ok() }).await
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel().await)
+    }
+
+    pub async fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel().await)
+    }
+
+    pub async fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel().await)
+    }
+
+    pub async fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel().await)
+    }
+}
+
+/// A port that nobody has and that no outgoing connection is given: who dials a member that is down must not
+/// take its port.
+fn free_url() -> String {
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).expect("the system draws");
+        let port = PORTS.start + u16::from_be_bytes(bytes) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return format!("http://127.0.0.1:{port}");
+        }
+    }
+}
+
+pub struct Members {
+    places: Vec<Place>,
+    flags: Vec<Vec<String>>,
+    running: Vec<Option<Daemon>>,
+}
+
+impl Members {
+    /// Starts a cluster of so many, all there from its beginning, with these flags beside those of their places.
+    pub fn start(count: usize, more: &[&str]) -> Members {
+        let places: Vec<Place> = (0..count).map(|i| Place::new(format!("m{i}"))).collect();
+        let named: Vec<String> =
+            places.iter().map(|place| format!("{}={}", place.name, place.peer)).collect();
+        let named = named.join(",");
+        let mut members = Members { places: Vec::new(), flags: Vec::new(), running: Vec::new() };
+        let mut spawned = Vec::new();
+        for place in places {
+            let flags = place.flags(&named).into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
+            members.flags.push(flags.collect());
+            members.places.push(place);
+            spawned.push(members.spawn(spawned.len(), tempfile::tempdir().expect("a directory")));
+        }
+        members.running = spawned.into_iter().map(|daemon| Some(daemon.ready())).collect();
+        members
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn place(&self, i: usize) -> Place {
+        self.places[i].clone()
+    }
+
+    /// Those that run.
+    pub fn live(&self) -> Vec<usize> {
+        (0..self.len()).filter(|i| self.running[*i].is_some()).collect()
+    }
+
+    pub fn spawn(&self, i: usize, dir: TempDir) -> Daemon {
+        Daemon::spawn(dir, &self.flags[i].iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub fn member(&mut self, i: usize) -> &mut Daemon {
+        self.running[i].as_mut().expect("it runs")
+    }
+
+    /// Takes it out, to be ended or looked at by itself.
+    pub fn take(&mut self, i: usize) -> Daemon {
+        self.running[i].take().expect("it runs")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, i: usize) -> TempDir {
+        let mut daemon = self.take(i);
+        daemon.signal(Signal::KILL);
+        daemon.wait_for_any_end();
+        daemon.stop_ended()
+    }
+
+    pub fn restart(&mut self, i: usize, dir: TempDir) {
+        self.running[i] = Some(self.spawn(i, dir).ready());
+    }
+
+    /// Which member leads, as all that run agree.
+    pub async fn leader(&self) -> usize {
+        let mut clients = Vec::new();
+        for i in self.live() {
+            clients.push((i, self.places[i].maintenance().await));
+        }
+        until(|| async {
+            let mut told = Vec::new();
+            for (i, mut client) in clients.clone() {
+                let status = client.status(pb::StatusRequest {}).await.ok()?.into_inner();
+                told.push((i, status.header?.member_id, status.leader));
+            }
+            let leader = told[0].2;
+            let agreed = leader != 0 && told.iter().all(|(.., known)| *known == leader);
+            told.iter().find(|(_, id, _)| agreed && *id == leader).map(|(i, ..)| *i)
+        })
+        .await
+    }
+
+    /// The hashes of all that run, with the revision that they are of.
+    pub async fn hashes(&self) -> BTreeSet<(u32, i64)> {
+        let mut hashes = BTreeSet::new();
+        for i in self.live() {
+            // What is read through consensus is applied here.
+            let all = pb::RangeRequest { key: "x".into(), ..Default::default() };
+            self.places[i].kv().await.range(all).await.expect("read");
+            let of_now = pb::HashKvRequest { revision: 0 };
+            let hash = self.places[i].maintenance().await.hash_kv(of_now).await.expect("a hash").into_inner();
+            hashes.insert((hash.hash, hash.hash_revision));
+        }
+        hashes
+    }
+}
+
+/// Runs a test of several processes, bounded.
+pub fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let bounded = async { tokio::time::timeout(4 * PATIENCE, test).await };
+    runtime.expect("a runtime").block_on(bounded).expect("the test ends in time");
+}
