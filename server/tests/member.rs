@@ -342,6 +342,58 @@ fn a_restart_alone_makes_no_room_and_does_not_take_back_what_a_defragmentation_m
     });
 }
 
+#[test]
+fn a_defragmentation_holds_up_nobody_and_is_answered_once_the_file_is_small() {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let member = start(config(dir.path())).await;
+        let big = "x".repeat(256 << 10);
+        for round in 0..4 {
+            for n in 0..30 {
+                member.put(put(&format!("k{n}"), &format!("{round}{big}"))).await.expect("put");
+            }
+        }
+        // All versions are in the file before most of them become unreadable.
+        member.defragment().await.expect("defragment");
+        let revision = member.header().revision;
+        member.compact(pb::CompactionRequest { revision, physical: true }).await.expect("compact");
+        let before = member.status().store;
+        let defragmented = std::cell::Cell::new(false);
+        let defragment = async {
+            member.defragment().await.expect("defragment");
+            defragmented.set(true);
+            member.status().store
+        };
+        // What was asked for while it ran, and answered before it was.
+        let beside = async {
+            let (mut puts, mut gets) = (0, 0);
+            loop {
+                member.put(put("beside", &puts.to_string())).await.expect("put");
+                if defragmented.get() {
+                    return (puts, gets);
+                }
+                puts += 1;
+                let read = member.range(get("k7")).await.expect("get");
+                assert!(pairs(&read)[0].1.starts_with("3x"));
+                gets += u32::from(!defragmented.get());
+            }
+        };
+        let (after, (puts, gets)) = tokio::join!(defragment, beside);
+        println!(
+            "{} KiB with {} used, then {} with {}, beside {puts} puts and {gets} gets",
+            before.file_bytes >> 10,
+            before.used_bytes >> 10,
+            after.file_bytes >> 10,
+            after.used_bytes >> 10
+        );
+        assert!(puts >= 2 && gets >= 2, "{puts} puts and {gets} gets were answered meanwhile");
+        assert!(before.file_bytes > after.used_bytes * 2, "there was much to give back: {before:?}");
+        // A mebibyte is what a file is cut to, and a checkpoint may have come between goal and answer.
+        assert!(after.file_bytes <= after.used_bytes * 5 / 4 + (2 << 20), "{after:?}");
+        member.stop().await;
+    });
+}
+
 // rule: LIMIT-1, PUT-2
 #[test]
 fn a_request_that_is_too_large_or_ill_formed_is_refused_at_the_door() {

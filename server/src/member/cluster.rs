@@ -145,6 +145,7 @@ impl Member {
             keys: shared.reader.keys().unwrap_or_default(),
             counts: shared.reader.counts(),
             wal_written_bytes: shared.wal.stats().written_bytes,
+            store: shared.db.stats(),
         }
     }
 

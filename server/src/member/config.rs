@@ -14,7 +14,7 @@ use cairn_core::{
     state::{Fatal, LeaseChanges},
     watch::HistoryError,
 };
-use cairn_engine::{Error as EngineError, Scrubbed, io::Vfs};
+use cairn_engine::{Error as EngineError, Scrubbed, Stats, io::Vfs};
 use cairn_mvcc::{Counts, OpError};
 use cairn_proto::etcdserverpb as pb;
 use std::{collections::BTreeMap, panic::Location, path::PathBuf, sync::Arc};
@@ -298,4 +298,6 @@ pub struct MemberStatus {
     pub counts: Counts,
     /// Bytes written to the log since the start.
     pub wal_written_bytes: u64,
+    /// The storage engine's figures.
+    pub store: Stats,
 }

@@ -38,7 +38,7 @@ use cairn_core::{
     ids::RequestIds,
     watch::{Hub, HubOptions},
 };
-use cairn_engine::{InstallId, Options, wal::WalOptions};
+use cairn_engine::{InstallId, Options, Stopwatch, wal::WalOptions};
 use cairn_proto::{errors, etcdserverpb as pb};
 use datadir::DataDir;
 use passwords::Passwords;
@@ -70,10 +70,21 @@ struct Opened {
     booted: Booted<Answer, ReadWaiter>,
 }
 
+/// With what the engine measures holds of its locks.
+#[derive(Debug)]
+struct Clock(Instant);
+
+impl Stopwatch for Clock {
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 fn open(config: MemberConfig) -> Result<Opened, StartError> {
     let dir = DataDir::take(&config)?;
     let mut options = Options::default();
     options.vfs = config.vfs.clone();
+    options.stopwatch = Some(Arc::new(Clock(Instant::now())));
     let overlay_bytes = options.overlay_bytes;
     let booted = boot(BootConfig {
         dir: dir.member.clone(),

@@ -8,6 +8,7 @@
 
 mod grpc;
 mod process;
+mod store;
 mod text;
 mod values;
 
@@ -134,6 +135,7 @@ impl Metrics {
         let mut text = Text::default();
         if let Some(status) = status {
             render_member(&mut text, config, status);
+            store::render(&mut text, &status.store);
         }
         self.render_own(&mut text);
         self.render_work(&mut text);

@@ -7,11 +7,15 @@
 //!           for a follower that is a little behind.
 //! Never     holds up a writer: it works in steps, beside them.
 
-use super::super::shared::{CheckpointMessage, Shared, StateMessage};
+use super::super::{
+    config::Level,
+    shared::{CheckpointMessage, Shared, StateMessage},
+};
 use super::scrubber::Scrubber;
 use cairn_engine::{
     Aim, Error, Shrinking,
     io::{Budget, Progress},
+    snapshot::SnapshotLimits,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const STEP: Budget = Budget::bytes(4 << 20);
 /// Between two checkpoints that are made for a smaller file alone, and that nobody waits for.
 const SHRINK_EVERY: Duration = Duration::from_secs(2);
+/// A snapshot that nobody reads on ends after a minute, and the oldest one while more than this waits for readers.
+const SNAPSHOTS: SnapshotLimits = SnapshotLimits { stall_ms: 60_000, pinned_bytes: 4 << 30 };
 /// Space is given back only by later checkpoints (engine.md 2.4): the third one frees what the first replaced.
 const FOLDS: u32 = 3;
 
@@ -73,6 +79,12 @@ fn work(shared: &Shared, wanted: bool, last: &mut Instant) -> Result<(), Error> 
     if wanted || tidies || db.checkpoint_due(shared.now_ms()).is_some() {
         checkpoint(shared)?;
         *last = Instant::now();
+    }
+    db.note_readers(shared.now_ms());
+    let ended = db.limit_snapshots(shared.now_ms(), SNAPSHOTS);
+    if ended > 0 {
+        let fields = [("snapshots", ended.to_string())];
+        shared.log(Level::Warn, "a snapshot held space for too long and was ended", &fields);
     }
     let holes = db.punch(shared.now_ms(), STEP)?;
     if spare? == Progress::More || holes == Progress::More {
