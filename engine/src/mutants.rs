@@ -24,6 +24,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("wal-append-to-a-recovered-tail", "after a restart the log goes on in the segment that it found"),
     ("wal-goes-on-after-a-failed-sync", "a failed write or sync does not end the writing"),
     ("wal-recovered-tail-not-synced", "what is read at open is trusted without a sync"),
+    ("wal-read-from-one-segment-late", "at open the oldest segment that is needed is passed over"),
     ("slot-before-data", "a commit slot is written before the pages it points at are synced"),
     ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),
     ("extent-reused-one-checkpoint-early", "a freed extent is written again one checkpoint too early"),

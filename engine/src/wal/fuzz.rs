@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use super::batch::{self, BATCH_HEADER_BYTES, RECORD_HEADER_BYTES, Records};
-use super::recover::{Evidence, Recovered, recover};
+use super::recover::{Evidence, Recovered, Want, recover};
 use super::segment::{BLOCK, BLOCK_BYTES, SegmentHeader, segment_name, u32_at, u64_at};
 use crate::error::Error;
 
@@ -78,12 +78,22 @@ pub enum Outcome {
 pub fn recover_any(segments: &[Vec<u8>], evidence: &Evidence) -> Outcome {
     let names: Vec<PathBuf> =
         (1..=segments.len() as u64).map(|seq| Path::new("fuzz").join(segment_name(seq, 1))).collect();
-    let mut loads = 0;
-    let found = recover(&names, MEMBER_ID, Some(evidence), |at| {
-        loads += 1;
-        Ok(segments[at].clone())
+    let all = outcome(segments, &names, evidence, u64::MAX);
+    let tail = outcome(segments, &names, evidence, 0);
+    if let (Outcome::Log(all), Outcome::Log(tail)) = (all, tail) {
+        assert!(tail <= all, "{tail} entries of a log that has {all}");
+    }
+    tail
+}
+
+fn outcome(segments: &[Vec<u8>], names: &[PathBuf], evidence: &Evidence, entries_kept: u64) -> Outcome {
+    let mut loads = [0, 0];
+    let found = recover(names, MEMBER_ID, Some(evidence), entries_kept, |at, want, bytes| {
+        loads[usize::from(want == Want::Whole)] += 1;
+        bytes.clone_from(&segments[at]);
+        Ok(())
     });
-    assert!(loads <= segments.len(), "{loads} loads of {} segments", segments.len());
+    assert!(loads.iter().all(|n| *n <= segments.len()), "{loads:?} loads of {} segments", segments.len());
     match found {
         Ok(found) => Outcome::Log(read_back(&found, segments)),
         Err(Error::Corrupt(damage)) => {

@@ -16,8 +16,8 @@ use bytes::Bytes;
 
 use super::Wal;
 use super::batch::{self, BATCH_HEADER_BYTES, Base, Carry, Entry, Found, HardState, Records};
-use super::recover::{self, Evidence, Tail, newest_run};
-use super::segment::{BLOCK, SegmentHeader, is_spare, seq_of};
+use super::recover::{self, Evidence, Tail, Want, newest_run};
+use super::segment::{BLOCK, HEAD_BYTES, SegmentHeader, is_spare, seq_of};
 use crate::error::{Corruption, Error, Result};
 use crate::io::{OpenHow, VFile, Vfs};
 
@@ -158,7 +158,7 @@ impl LogLook {
         let mut chain = None;
         let mut end: Option<Corruption> = None;
         for file in run {
-            let bytes = reading.load(file)?;
+            let bytes = reading.load(file, Want::Whole)?;
             let path = &reading.names[file];
             let (seq, salt) = match SegmentHeader::decode(path, &bytes) {
                 Ok(header) => (header.seq, header.salt),
@@ -214,9 +214,10 @@ impl<'v> Reading<'v> {
         Ok((file, bytes))
     }
 
-    fn load(&mut self, at: usize) -> Result<Vec<u8>> {
+    fn load(&mut self, at: usize, want: Want) -> Result<Vec<u8>> {
         let (file, size) = self.open(&self.names[at])?;
-        let bytes = read(&self.names[at], &*file, size)?;
+        let wanted = if want == Want::Head { size.min(HEAD_BYTES) } else { size };
+        let bytes = read(&self.names[at], &*file, wanted)?;
         self.handles[at] = Some((file, size));
         Ok(bytes)
     }
@@ -225,7 +226,11 @@ impl<'v> Reading<'v> {
         let owner = Wal::owner(self.vfs, dir)?;
         let member_id = owner.ok_or_else(|| Corruption::new(dir, "there is no log segment"))?;
         let names = self.names.clone();
-        let found = recover::recover(&names, member_id, evidence.as_ref(), |at| self.load(at))?;
+        // All of it is looked at, whatever the tree file has.
+        let found = recover::recover(&names, member_id, evidence.as_ref(), u64::MAX, |at, want, bytes| {
+            *bytes = self.load(at, want)?;
+            Ok(())
+        })?;
         for leftover in &found.leftovers {
             let (_, bytes) = self.open(&names[*leftover])?;
             self.others.push((names[*leftover].clone(), bytes));

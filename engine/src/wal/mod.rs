@@ -31,9 +31,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use self::cache::EntryCache;
 use self::files::{LogFiles, Segment};
 use self::index::{BatchMap, LogIndex};
+use self::recover::Want;
 use self::writer::{Pending, Writer};
 use crate::error::{Error, Result};
-use crate::io::{Budget, OpenHow, Progress, Vfs};
+use crate::io::{Budget, OpenHow, Progress, VFile, Vfs};
 use crate::mutants::planted;
 
 pub use self::batch::{Base, Carry, Entry, HardState, Record};
@@ -67,6 +68,9 @@ pub struct WalOptions {
     pub batch_bytes_max: usize,
     /// Data of written entries that are kept in memory for reading.
     pub cache_bytes: usize,
+    /// So many entries that the tree file has already can still be read after an open, for those who are a little
+    /// behind; fewer if they are large.
+    pub entries_kept: u64,
 }
 
 impl WalOptions {
@@ -80,6 +84,7 @@ impl WalOptions {
             segment_bytes: 64 << 20,
             batch_bytes_max: 8 << 20,
             cache_bytes: 16 << 20,
+            entries_kept: 5000,
         }
     }
 }
@@ -236,16 +241,22 @@ impl Wal {
         let listed = files.list()?;
         let (names, others): (Vec<_>, Vec<_>) =
             listed.into_iter().partition(|path| segment::seq_of(path).is_some());
-        let mut handles: Vec<Option<Arc<dyn crate::io::VFile>>> = vec![None; names.len()];
+        let mut handles: Vec<Option<Arc<dyn VFile>>> = vec![None; names.len()];
         if names.is_empty() {
             return Err(crate::error::Corruption::new(dir, "there is no log segment").into());
         }
-        let found = recover::recover(&names, options.member_id, Some(&evidence), |at| {
-            let file = files.open(&names[at])?;
-            let bytes = read_durable(&names[at], &*file)?;
-            handles[at] = Some(file);
-            Ok(bytes)
-        })?;
+        let load = |at: usize, want: Want, bytes: &mut Vec<u8>| {
+            let file = match &mut handles[at] {
+                Some(file) => file,
+                none => none.insert(files.open(&names[at])?),
+            };
+            if want == Want::Whole {
+                make_durable(&names[at], &**file)?;
+            }
+            read(&names[at], &**file, want, bytes)
+        };
+        let kept = options.entries_kept;
+        let found = recover::recover(&names, options.member_id, Some(&evidence), kept, load)?;
 
         let mut shared = Shared::new(&options, found.index.clone());
         shared.batches = found.batches;
@@ -425,21 +436,29 @@ fn replay(index: &LogIndex, evidence: &Evidence, tail: Tail) -> Replay {
     }
 }
 
-/// The bytes of a segment as the medium has them. What is read decides what is acknowledged from here on,
-/// so it must not come from a cache that the disk does not back.
-fn read_durable(path: &Path, file: &dyn crate::io::VFile) -> Result<Vec<u8>> {
-    if !planted("wal-recovered-tail-not-synced") {
-        file.sync_data().map_err(|e| Error::io("sync", path, None, e))?;
-        file.drop_cache().map_err(|e| Error::io("drop the cache of", path, None, e))?;
+/// Has the next reading of a segment come from the medium. What is read decides what is acknowledged from here on, so
+/// it must not come from a cache that the disk does not back.
+fn make_durable(path: &Path, file: &dyn VFile) -> Result<()> {
+    if planted("wal-recovered-tail-not-synced") {
+        return Ok(());
     }
+    file.sync_data().map_err(|e| Error::io("sync", path, None, e))?;
+    file.drop_cache().map_err(|e| Error::io("drop the cache of", path, None, e))
+}
+
+/// Puts what is wanted of a segment into `bytes`.
+fn read(path: &Path, file: &dyn VFile, want: Want, bytes: &mut Vec<u8>) -> Result<()> {
     let size = file.size().map_err(|e| Error::io("measure", path, None, e))?;
-    let mut bytes = vec![0; usize::try_from(size).expect("a segment fits the address space")];
-    file.read_at(&mut bytes, 0).map_err(|e| Error::io("read", path, Some(0), e))?;
-    Ok(bytes)
+    let size = match want {
+        Want::Head => size.min(segment::HEAD_BYTES),
+        Want::Whole => size,
+    };
+    bytes.resize(usize::try_from(size).expect("a segment fits the address space"), 0);
+    file.read_at(bytes, 0).map_err(|e| Error::io("read", path, Some(0), e))
 }
 
 /// Cuts the recovered segment where its last batch ends, to give back what was allocated beyond.
-fn trim(path: &Path, file: Option<&dyn crate::io::VFile>, end: u64) -> Result<()> {
+fn trim(path: &Path, file: Option<&dyn VFile>, end: u64) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     if file.size().map_err(|e| Error::io("measure", path, None, e))? > end {
         file.set_len(end).map_err(|e| Error::io("cut", path, Some(end), e))?;

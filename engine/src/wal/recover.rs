@@ -6,7 +6,9 @@
 //!              there had been durable: a later batch that says so, the next segment, the tree file's applied
 //!              index, or the commit index;
 //!           2. the run of segments that ends at the newest one counts; older ones are leftovers of a release;
-//!           3. the work is bounded by the bytes given, whatever they are.
+//!           3. of a segment whose entries the tree file all has, no more is read than how it begins, so the work
+//!              follows what is to be replayed and not what is kept;
+//!           4. the work is bounded by the bytes given, whatever they are.
 //! Never     changes anything: the caller cuts, deletes and begins the new segment.
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use super::batch::{self, BATCH_HEADER_BYTES, Base, BatchHeader, Carry, Found, Re
 use super::index::{BatchMap, BatchPlace, BatchRange, LogIndex, OutOfOrder};
 use super::segment::{BLOCK, BLOCK_BYTES, SegmentHeader, seq_of};
 use crate::error::{Corruption, Error, FormatMismatch, Result};
+use crate::mutants::planted;
 use crate::schema::InstallId;
 
 /// What the tree file proves about the log.
@@ -53,9 +56,21 @@ pub(super) struct RunSegment {
     pub(super) salt: u64,
     /// The largest index of any entry in it, voided ones too; 0 = none.
     pub(super) max_index: u64,
-    /// Where its last batch ends.
+    /// Where its last batch ends; 0 if it was passed over.
     pub(super) end: u64,
 }
+
+/// How much of a segment's file is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Want {
+    /// The two blocks that a segment begins with, or what there is of them: header, and first batch.
+    Head,
+    /// All of it, as the medium has it.
+    Whole,
+}
+
+/// Segments that only those need who are a little behind are read for them up to this size, all together.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// What the segments hold.
 #[derive(Debug)]
@@ -75,34 +90,50 @@ pub(super) struct Recovered {
     pub(super) carry: Carry,
 }
 
-/// Reads the log from `files`, of which those with other names than segments must be left out. `load`
-/// gives the bytes of one, and is called once for each segment of the run. Without `evidence` the log is held
+/// Reads the log from `files`, of which those with other names than segments must be left out. `load` puts the
+/// bytes of one into a buffer; it is asked once for how each segment of the run begins, and once for all of those that
+/// have an entry beyond `entries_kept` below the applied index. Without `evidence` all are read, and the log is held
 /// against itself alone.
 pub(super) fn recover(
     files: &[PathBuf],
     member_id: u64,
     evidence: Option<&Evidence>,
-    mut load: impl FnMut(usize) -> Result<Vec<u8>>,
+    entries_kept: u64,
+    mut load: impl FnMut(usize, Want, &mut Vec<u8>) -> Result<()>,
 ) -> Result<Recovered> {
     let (run, leftovers) = newest_run(files);
     let mut reader = Reader::new(files, member_id, leftovers);
-    let mut next = match run.first() {
-        Some(first) => Some(load(*first)?),
-        None => None,
-    };
-    for (at, file) in run.iter().enumerate() {
-        let bytes = next.take().expect("each segment is loaded before its turn");
-        next = match run.get(at + 1) {
-            Some(following) => Some(load(*following)?),
-            None => None,
-        };
-        let seal = match &next {
-            Some(bytes) => Some(reader.first_batch(run[at + 1], bytes)?),
-            None => None,
-        };
-        reader.segment(*file, &bytes, seal)?;
+    let mut bytes = Vec::new();
+    let mut heads = Vec::with_capacity(run.len());
+    for file in run {
+        load(file, Want::Head, &mut bytes)?;
+        heads.push(reader.head(file, &bytes)?);
+    }
+    let from = evidence.map_or(0, |evidence| oldest_wanted(&heads, evidence.applied_index, entries_kept));
+    for (at, head) in heads.iter().enumerate() {
+        match heads.get(at + 1) {
+            Some(next) if at < from => reader.pass(head, next),
+            next => {
+                load(head.file, Want::Whole, &mut bytes)?;
+                reader.segment(head.file, &bytes, next.map(|next| next.seal))?;
+            }
+        }
     }
     reader.finish(evidence)
+}
+
+/// The segment from which on all are read. An entry above the index that was the last when a segment began is in that
+/// segment or in a later one.
+fn oldest_wanted(heads: &[Head], applied: u64, entries_kept: u64) -> usize {
+    let begun_by = |index: u64| heads.iter().rposition(|head| head.carry.last_index <= index);
+    let mut from = begun_by(applied).unwrap_or(0);
+    let mut room = KEPT_BYTES_MAX;
+    let kept_from = applied.saturating_sub(entries_kept);
+    while from > 0 && heads[from].carry.last_index > kept_from {
+        let Some(left) = room.checked_sub(heads[from - 1].header.file_bytes) else { break };
+        (from, room) = (from - 1, left);
+    }
+    if planted("wal-read-from-one-segment-late") { (from + 1).min(heads.len() - 1) } else { from }
 }
 
 /// The files of the contiguous run of seqs that ends at the newest, ascending, and all others.
@@ -124,6 +155,15 @@ pub(super) fn newest_run(files: &[PathBuf]) -> (Vec<usize>, Vec<usize>) {
 struct Seal {
     batch_no: u64,
     chain: u32,
+}
+
+/// How a segment begins.
+struct Head {
+    /// Its place in the list of files.
+    file: usize,
+    header: SegmentHeader,
+    seal: Seal,
+    carry: Carry,
 }
 
 struct Reader<'a> {
@@ -171,13 +211,27 @@ impl<'a> Reader<'a> {
         Ok(header)
     }
 
-    fn first_batch(&self, file: usize, bytes: &[u8]) -> Result<Seal> {
+    fn head(&self, file: usize, bytes: &[u8]) -> Result<Head> {
         let header = self.header(file, bytes)?;
-        let path = &self.files[file];
-        match batch::decode(bytes.get(BLOCK_BYTES..).unwrap_or_default(), header.salt, BLOCK) {
-            Ok((first, _)) => Ok(Seal { batch_no: first.batch_no, chain: first.chain }),
-            Err(_) => Err(Corruption::new(path, "the first batch of a segment").at(BLOCK).into()),
+        let damaged = |what: &str| Error::from(Corruption::new(&self.files[file], what).at(BLOCK));
+        let first = bytes.get(BLOCK_BYTES..).unwrap_or_default();
+        let (first, payload) =
+            batch::decode(first, header.salt, BLOCK).map_err(|_| damaged("the first batch of a segment"))?;
+        match Records::new(&first, payload).next() {
+            Some(Ok(Found::Carry(carry))) => {
+                let seal = Seal { batch_no: first.batch_no, chain: first.chain };
+                Ok(Head { file, header, seal, carry })
+            }
+            _ => Err(damaged("a segment does not begin with the state carried over")),
         }
+    }
+
+    /// Passes over a segment whose entries are of no use any more. It is kept for the checkpoint before the newest.
+    fn pass(&mut self, head: &Head, next: &Head) {
+        let Head { file, header: SegmentHeader { seq, salt, .. }, .. } = *head;
+        // What it has above that was void before the next segment began.
+        let max_index = next.carry.last_index;
+        self.run.push(RunSegment { file, seq, salt, max_index, end: 0 });
     }
 
     /// Reads one segment of the run, up to the seal that the next one is, or to its end if it is the newest.
@@ -188,9 +242,9 @@ impl<'a> Reader<'a> {
             let short = Corruption::new(&self.files[file], short).at(bytes.len() as u64);
             return Err(short.mismatch(header.file_bytes, bytes.len()).into());
         }
-        let first = self.first_batch(file, bytes)?;
+        let Head { seal: first, .. } = self.head(file, bytes)?;
         if self.index.is_none() {
-            // Nothing is known of the batches before the oldest segment: its first one is the beginning.
+            // Nothing is known of the batches before the oldest segment that is read: its first one is the beginning.
             self.last_no = first.batch_no.wrapping_sub(1);
             self.chain = first.chain;
         }

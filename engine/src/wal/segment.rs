@@ -20,6 +20,8 @@ use crate::error::{Corruption, FormatMismatch, Result};
 /// The unit in which the log is written: header, and start of every batch.
 pub(super) const BLOCK_BYTES: usize = 4096;
 pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
+/// What is written before a segment has its name: its header, and its first batch, which fits one block.
+pub(super) const HEAD_BYTES: u64 = 2 * BLOCK;
 
 const MAGIC: &[u8; 8] = b"CAIRNWAL";
 const FORMAT: u32 = 1;

@@ -10,7 +10,7 @@ use cairn_engine::sim::{Explorer, Failure, Limits, SimVfs, SplitMix};
 use cairn_engine::wal::{Base, Record, Wal};
 
 use crate::model::{History, random_records};
-use crate::script::{BASE, DIR, entry, options};
+use crate::script::{BASE, DIR, entry, options, reopening};
 
 /// Random workloads in CI, and with CAIRN_FULL=1.
 const RUNS: u64 = 50;
@@ -99,7 +99,7 @@ fn apply_some(disk: &SimVfs, history: &mut History, rng: &mut SplitMix) -> u64 {
 fn restart(disk: &SimVfs, history: &mut History, seed: u64) -> Result<Wal, ()> {
     let (acked, submitted) = disk.marks();
     let evidence = history.states[acked as usize].evidence();
-    let (wal, replay) = Wal::open(Path::new(DIR), options(disk, seed), evidence).map_err(|_| ())?;
+    let (wal, replay) = Wal::open(Path::new(DIR), reopening(disk, seed), evidence).map_err(|_| ())?;
     let found = (acked..=submitted)
         .rev()
         .find(|n| history.states[*n as usize].differs(&wal, replay.hard_state, &evidence).is_none())

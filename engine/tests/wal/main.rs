@@ -10,5 +10,6 @@ mod look;
 mod matrix;
 mod model;
 mod mutants;
+mod reopen;
 mod script;
 mod threads;

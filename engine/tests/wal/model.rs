@@ -8,7 +8,7 @@ use cairn_engine::InstallId;
 use cairn_engine::sim::{SimVfs, SplitMix};
 use cairn_engine::wal::{Base, Evidence, HardState, Record, Wal};
 
-use crate::script::{BASE, DIR, entry, options};
+use crate::script::{BASE, DIR, entry, reopening};
 
 /// The log after one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,7 +132,7 @@ impl History {
             return Ok(());
         }
         let (wal, replay) =
-            Wal::open(Path::new(DIR), options(disk, 1000 + acked), evidence).map_err(|e| e.to_string())?;
+            Wal::open(Path::new(DIR), reopening(disk, 1000 + acked), evidence).map_err(|e| e.to_string())?;
         if wal.first_index() > evidence.applied_index + 1 {
             return Err(format!("the log begins at {}", wal.first_index()));
         }

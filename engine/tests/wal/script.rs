@@ -42,6 +42,14 @@ pub fn options(disk: &SimVfs, salt_seed: u64) -> WalOptions {
     options
 }
 
+/// The same for a log that is there: few entries are kept beyond what the tree file lacks, or none, so that the oldest
+/// segments are passed over.
+pub fn reopening(disk: &SimVfs, salt_seed: u64) -> WalOptions {
+    let mut options = options(disk, salt_seed);
+    options.entries_kept = salt_seed % 4;
+    options
+}
+
 /// The data of an entry: any bytes that follow from its index, term and size.
 pub fn data(index: u64, term: u64, bytes: usize) -> Bytes {
     (0..bytes).map(|i| (index * 31 + term * 7 + i as u64) as u8).collect()

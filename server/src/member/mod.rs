@@ -86,6 +86,8 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
     options.vfs = config.vfs.clone();
     options.stopwatch = Some(Arc::new(Clock(Instant::now())));
     let overlay_bytes = options.overlay_bytes;
+    let mut wal_options = WalOptions::new(config.vfs.clone(), 0, 0);
+    wal_options.entries_kept = config.catch_up_entries;
     let booted = boot(BootConfig {
         dir: dir.member.clone(),
         wal_dir: dir.wal.clone(),
@@ -98,7 +100,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
         lease_checkpoints: config.lease_checkpoints,
         seed: config.seed,
         options,
-        wal_options: WalOptions::new(config.vfs.clone(), 0, 0),
+        wal_options,
     })?;
     Ok(Opened { config, dir, overlay_bytes, booted })
 }
