@@ -3,15 +3,18 @@
 //!
 //! Owns      the scan that computes one, and the newest ten that are remembered.
 //! Holds     1. a hash depends on logical state alone: how far a purge has come does not show;
-//!           2. memory is bounded: what is superseded is gathered a window of revisions at a time.
-//! Never     holds anything but a view: the append trees are read as they were when the scan began.
+//!           2. memory is bounded: what is superseded is gathered a window of revisions at a time;
+//!           3. no slice sees less than the one before: each takes a newer view, and whatever a purge takes meanwhile
+//!              is of no account to the hash. A hold on the compact revision keeps later purges away.
+//! Never     holds a view between two slices: an old checkpoint keeps space from being used again.
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Mutex;
 
-use cairn_engine::{Error, Result, View};
+use cairn_engine::{Db, Error, Result, View};
 
-use crate::index::{self, Snapshot, entry_of, known_key_of, revision_of};
+use crate::holds::RevisionHold;
+use crate::index::{self, STEPS_A_VIEW, Snapshot, entry_of, known_key_of, revision_of};
 use crate::kv::Record;
 use crate::meta::NEVER_COMPACTED;
 use crate::ops::KeyRange;
@@ -28,6 +31,9 @@ pub const HASHED_STORE_BYTES_MAX: i64 = 256 << 20;
 
 /// Superseded revisions that are gathered at a time.
 const WINDOW: usize = 1 << 20;
+
+/// How often a hash is begun anew because a purge waited for it for too long.
+const RESTARTS_MAX: u32 = 3;
 
 /// What every hash begins with: the bucket's name.
 const SEED: &[u8] = b"key";
@@ -70,27 +76,42 @@ impl Reader {
     /// [`OpError::FutureRevision`]; [`OpError::Compacted`] below the compact revision, unless that
     /// compaction's hash is remembered.
     pub fn hash_kv(&self, revision: i64) -> Result<HashDone, OpError> {
-        let mut scan = self.hash_scan(revision)?;
+        let mut restarts = 0;
         loop {
-            if let Some(done) = scan.step(usize::MAX)? {
-                return Ok(done);
+            let mut scan = self.hash_scan(revision)?;
+            let ended = loop {
+                match scan.step(STEPS_A_VIEW as usize) {
+                    Ok(None) => {}
+                    Ok(Some(done)) => return Ok(done),
+                    Err(error) => break error,
+                }
+            };
+            // What a purge that waited no longer has left is hashed, if the revision is still there.
+            restarts += 1;
+            if !matches!(ended, OpError::Compacted) || restarts > RESTARTS_MAX {
+                return Err(ended);
             }
         }
     }
 
-    /// As [`hash_kv`](Reader::hash_kv), to be driven by its caller.
+    /// As [`hash_kv`](Reader::hash_kv), to be driven by its caller. It holds the compact revision until it is done.
     pub fn hash_scan(&self, revision: i64) -> Result<HashScan, OpError> {
         // One of revision 0, left by Compact(0), would answer for every revision that is the current one.
         if let Some(done) = self.shared.hashes.get(revision).filter(|_| revision != 0) {
             let revision = self.revision()?;
             return Ok(HashScan::known(HashDone { revision, ..done }));
         }
-        // Below zero nothing is hashed, and nothing is compacted either.
-        let reading = self.read_at(revision)?;
-        let at = if revision == 0 { reading.meta.revision } else { revision };
-        let compact = reading.meta.compact;
-        let live = at < 0 || reading.end(is_any_live(&reading.snapshot, at))?;
-        Ok(HashScan::new(reading.snapshot.view(), compact, at, reading.meta.revision, live))
+        loop {
+            // Below zero nothing is hashed, and nothing is compacted either.
+            let reading = self.read_at(revision)?;
+            let compact = reading.meta.compact;
+            // The floor may have passed it meanwhile; a newer view shows why.
+            let Some(hold) = self.shared.holds.take(compact) else { continue };
+            let at = if revision == 0 { reading.meta.revision } else { revision };
+            let live = at < 0 || reading.end(is_any_live(&reading.snapshot, at))?;
+            let scan = HashScan::new(&self.shared.db, compact, at, reading.meta.revision, live);
+            return Ok(HashScan { hold: Some(hold), ..scan });
+        }
     }
 }
 
@@ -103,7 +124,10 @@ pub(crate) fn is_any_live(snapshot: &Snapshot<'_>, at: i64) -> Result<bool> {
 
 /// A hash while it is computed.
 pub struct HashScan {
-    view: Option<View>,
+    /// Where it is read; `None` if the hash is known.
+    db: Option<Db>,
+    /// Keeps all that is hashed; `None` if whoever drives the scan sees to that.
+    hold: Option<RevisionHold>,
     done: HashDone,
     /// Revisions at or below the compact one count if they are live at this one: the hashed one, but
     /// where no key is live there, the compact one itself, which is what a purge leaves (HASH-7).
@@ -125,7 +149,7 @@ enum Phase {
 }
 
 impl HashScan {
-    pub(crate) fn new(view: View, compact: i64, at: i64, current: i64, any_live: bool) -> HashScan {
+    fn new(db: &Db, compact: i64, at: i64, current: i64, any_live: bool) -> HashScan {
         let done = HashDone {
             revision: current,
             hash: crc32c::crc32c(SEED),
@@ -138,7 +162,8 @@ impl HashScan {
             Phase::Sum(Revision::default())
         };
         HashScan {
-            view: Some(view),
+            db: Some(db.clone()),
+            hold: None,
             done,
             horizon: if any_live { at } else { compact },
             phase,
@@ -150,7 +175,8 @@ impl HashScan {
 
     fn known(done: HashDone) -> HashScan {
         HashScan {
-            view: None,
+            db: None,
+            hold: None,
             done,
             horizon: done.hash_revision,
             phase: Phase::Done,
@@ -160,20 +186,32 @@ impl HashScan {
         }
     }
 
-    /// Looks at up to `entries` more entries; the hash once it is complete.
-    pub fn step(&mut self, entries: usize) -> Result<Option<HashDone>> {
-        let Some(view) = &self.view else { return Ok(Some(self.done)) };
-        let view = view.clone();
+    /// Looks at up to `entries` more entries, as they are now; the hash once it is complete.
+    ///
+    /// # Errors
+    /// [`OpError::Compacted`] if a purge waited for it in vain.
+    pub fn step(&mut self, entries: usize) -> Result<Option<HashDone>, OpError> {
+        let done = self.advance(entries);
+        if self.hold.as_ref().is_some_and(|hold| !hold.is_intact()) {
+            return Err(OpError::Compacted);
+        }
+        let done = done?;
+        if done.is_some() {
+            self.hold = None;
+        }
+        Ok(done)
+    }
+
+    /// The same, where nothing can be purged meanwhile that the hash needs.
+    pub(crate) fn advance(&mut self, entries: usize) -> Result<Option<HashDone>> {
+        let Some(db) = &self.db else { return Ok(Some(self.done)) };
+        let view = db.view();
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Gather(from, gathered) => self.gather(&view, from, gathered, entries)?,
             Phase::Sum(from) => self.sum(&view, from, entries)?,
             Phase::Done => {}
         }
-        if matches!(self.phase, Phase::Done) {
-            self.view = None;
-            return Ok(Some(self.done));
-        }
-        Ok(None)
+        Ok(matches!(self.phase, Phase::Done).then_some(self.done))
     }
 
     /// Gathers the revisions at or below the compact one that a later change up to the horizon has
@@ -269,8 +307,9 @@ fn add(hash: u32, revision: Revision, tombstone: bool, message: &[u8]) -> u32 {
 }
 
 /// The hash that a compaction at `compact`, after one at `prev`, leaves behind. A tombstone at `compact`
-/// counts as live here.
+/// counts as live here. The purge of that compaction drives it, so no other goes on meanwhile.
 pub(crate) fn compaction_scan(
+    db: &Db,
     snapshot: &Snapshot<'_>,
     prev: i64,
     compact: i64,
@@ -278,7 +317,7 @@ pub(crate) fn compaction_scan(
 ) -> Result<HashScan> {
     let prev = prev.max(NEVER_COMPACTED);
     let live = is_any_live(snapshot, compact)? || is_tombstone_at(&snapshot.view(), compact)?;
-    Ok(HashScan::new(snapshot.view(), prev, compact, current, live))
+    Ok(HashScan::new(db, prev, compact, current, live))
 }
 
 /// Whether a delete at main revision `main` is the last change of its key there.
@@ -306,29 +345,12 @@ mod tests {
     use cairn_engine::{Db, InstallId, Options};
 
     use super::*;
-    use crate::{DeleteOp, PutOp, RangeEnd, SCHEMA, Store};
+    use crate::{DeleteOp, PurgeBudget, PurgeProgress, PutOp, RangeEnd, SCHEMA, Store};
 
     // rule: HASH-6
     #[test]
     fn a_hash_is_the_same_in_windows_and_slices_of_any_size() {
-        let mut options = Options::default();
-        options.vfs = Arc::new(SimVfs::new());
-        let db = Db::create(Path::new("/member"), SCHEMA, InstallId(7), options).expect("a new store");
-        let mut store = Store::open(db).expect("opens");
-        let mut batch = store.batch().expect("begins");
-        for n in 0..300_usize {
-            let key = format!("k{}", n * n % 41);
-            let value = Some(n.to_string().into());
-            let put = PutOp { key: key.clone().into(), value, lease: Some(0), prev_kv: false };
-            batch.put(&put, &|_| true).expect("applies");
-            if n % 9 == 0 {
-                let keys = KeyRange { key: key.into(), end: RangeEnd::Single };
-                batch.delete_range(&DeleteOp { keys, prev_kv: false }).expect("applies");
-            }
-        }
-        batch.compact(200).expect("applies");
-        batch.commit(1, 1).expect("commits");
-
+        let (_, store) = store();
         let reader = store.reader();
         let want = reader.hash_kv(280).expect("readable");
         for (window, entries) in [(1, 1000), (2, 3), (7, 1), (10, 64), (100, 7)] {
@@ -341,5 +363,101 @@ mod tests {
             };
             assert_eq!(got, want, "windows of {window}, slices of {entries}");
         }
+    }
+
+    fn store() -> (Db, Store) {
+        let mut options = Options::default();
+        options.vfs = Arc::new(SimVfs::new());
+        let db = Db::create(Path::new("/member"), SCHEMA, InstallId(7), options).expect("a new store");
+        let mut store = Store::open(db.clone()).expect("opens");
+        change(&mut store, 0..300, Some(200));
+        (db, store)
+    }
+
+    /// Puts, a delete beside one in nine, and then a compaction.
+    fn change(store: &mut Store, puts: std::ops::Range<u64>, compact: Option<i64>) {
+        let applied = puts.end;
+        let mut batch = store.batch().expect("begins");
+        for n in puts {
+            let key = format!("k{}", n * n % 41);
+            let value = Some(n.to_string().into());
+            let put = PutOp { key: key.clone().into(), value, lease: Some(0), prev_kv: false };
+            batch.put(&put, &|_| true).expect("applies");
+            if n % 9 == 0 {
+                let keys = KeyRange { key: key.into(), end: RangeEnd::Single };
+                batch.delete_range(&DeleteOp { keys, prev_kv: false }).expect("applies");
+            }
+        }
+        if let Some(compact) = compact {
+            batch.compact(compact).expect("applies");
+        }
+        batch.commit(applied, 1).expect("commits");
+    }
+
+    fn purge(db: &Db, store: &mut Store, break_holds: bool) -> Vec<PurgeProgress> {
+        let mut seen = Vec::new();
+        loop {
+            let step = store.purge_step(PurgeBudget { entries: 50, break_holds }).expect("purges");
+            seen.push(step);
+            match step {
+                PurgeProgress::AwaitsCheckpoint => drop(db.checkpoint().expect("makes a checkpoint")),
+                PurgeProgress::Idle | PurgeProgress::Held(_) => return seen,
+                PurgeProgress::More | PurgeProgress::Done(_) => {}
+            }
+        }
+    }
+
+    // rule: HASH-6
+    #[test]
+    fn a_hash_goes_on_in_newer_views_while_what_it_does_not_need_is_purged() {
+        let (db, mut store) = store();
+        let reader = store.reader();
+        let want = reader.hash_kv(280).expect("readable");
+        db.checkpoint().expect("makes a checkpoint");
+        let mut scan = reader.hash_scan(280).expect("readable");
+        scan.window = 10;
+        let mut applied = 300;
+        let got = loop {
+            if let Some(done) = scan.step(40).expect("reads") {
+                break done;
+            }
+            let before = db.stats().checkpoint_seq;
+            change(&mut store, applied..applied + 3, None);
+            applied += 3;
+            purge(&db, &mut store, false);
+            db.checkpoint().expect("makes a checkpoint");
+            db.note_readers(0);
+            assert!(db.stats().oldest_reader_seq > before, "no checkpoint is held between two slices");
+        };
+        let steps = (applied - 300) / 3;
+        assert!(steps > 10, "{steps} slices");
+        assert_eq!(got, want);
+    }
+
+    // rule: HASH-6
+    #[test]
+    fn a_purge_waits_for_a_hash_and_one_that_waits_no_longer_ends_it() {
+        let (db, mut store) = store();
+        purge(&db, &mut store, false);
+        let reader = store.reader();
+        let want = reader.hash_kv(290).expect("readable");
+        let mut scan = reader.hash_scan(290).expect("readable");
+        assert_eq!(scan.step(10).expect("reads"), None);
+        change(&mut store, 300..301, Some(280));
+        assert_eq!(purge(&db, &mut store, false), [PurgeProgress::Held(200)]);
+        assert_eq!(scan.step(usize::MAX).expect("reads"), None, "what is superseded");
+        assert_eq!(scan.step(usize::MAX).expect("reads"), Some(want));
+        let mut scan = reader.hash_scan(290).expect("readable");
+        assert_eq!(
+            purge(&db, &mut store, false).last(),
+            Some(&PurgeProgress::Idle),
+            "a hash that is done holds nothing"
+        );
+        assert_eq!(scan.done.compact_revision, 280);
+        change(&mut store, 301..302, Some(285));
+        assert_eq!(purge(&db, &mut store, false), [PurgeProgress::Held(280)]);
+        assert_eq!(purge(&db, &mut store, true).last(), Some(&PurgeProgress::Idle));
+        assert!(matches!(scan.step(10), Err(OpError::Compacted)));
+        assert_eq!(reader.hash_kv(290).expect("readable").compact_revision, 285);
     }
 }

@@ -46,7 +46,7 @@ impl Trees for WriteTxn<'_> {
 
 /// After so many keys or records a read goes on in a newer view, at its own revision: a long one holds no old checkpoint
 /// for long, and so keeps no space from being used again.
-const STEPS_A_VIEW: u32 = 16_384;
+pub(crate) const STEPS_A_VIEW: u32 = 16_384;
 
 /// A reader's view, and the store to look for links that are newer than it.
 pub(crate) struct Snapshot<'a> {

@@ -141,14 +141,14 @@ impl Purger {
                 // Zero asks for the hash of now, which one of revision 0 must not answer (HASH-12).
                 let remember = job.remember && revision > 0 && meta.live_bytes < HASHED_STORE_BYTES_MAX;
                 job.phase = if remember {
-                    Phase::Hash(compaction_scan(&snapshot, prev, revision, meta.revision)?.into())
+                    Phase::Hash(compaction_scan(&shared.db, &snapshot, prev, revision, meta.revision)?.into())
                 } else {
                     Phase::Scan
                 };
                 Ok(PurgeProgress::More)
             }
             Phase::Hash(scan) => {
-                if let Some(done) = scan.step(budget.entries.max(1))? {
+                if let Some(done) = scan.advance(budget.entries.max(1))? {
                     shared.hashes.remember(done);
                     job.phase = Phase::Scan;
                 }
