@@ -32,6 +32,7 @@ use crate::io::{Budget, Progress};
 use crate::mutants::planted;
 use crate::options::{Options, PageSourceKind};
 use crate::page::{PAGE_BYTES, TreeRoot};
+use crate::recover::UnreadMap;
 use crate::schema::{TreeKind, Trees};
 use crate::shrink::{Shrink, ShrinkWatch};
 use crate::space::Space;
@@ -123,6 +124,8 @@ pub(crate) struct Checkpointer {
     pub(crate) uuid: u64,
     pub(crate) file: Arc<TreeFile>,
     pub(crate) space: Space,
+    /// Where `space` is to be had from, while it is not there.
+    pub(crate) unread: Option<UnreadMap>,
     pub(crate) building: Option<Building>,
     /// Checkpoints that were published and replaced: this list is the table of readers.
     pub(crate) retained: Vec<Retained>,
@@ -143,7 +146,7 @@ impl Checkpointer {
     /// Goes on with the checkpoint of the frozen overlay, if there is one, until about `budget` is written.
     pub(crate) fn step(&mut self, inner: &Inner, budget: Budget) -> Result<Progress> {
         self.file.healthy()?;
-        if self.building.is_none() && !self.start(inner) {
+        if self.building.is_none() && !self.start(inner)? {
             return Ok(Progress::Done);
         }
         let done = self.advance(inner, budget);
@@ -155,9 +158,10 @@ impl Checkpointer {
     }
 
     /// Begins to fold the frozen overlay. `false` if there is none.
-    fn start(&mut self, inner: &Inner) -> bool {
+    fn start(&mut self, inner: &Inner) -> Result<bool> {
         let state = inner.published();
-        let Some(frozen) = state.frozen.clone() else { return false };
+        let Some(frozen) = state.frozen.clone() else { return Ok(false) };
+        self.read_space_map(inner)?;
         let seq = self.newest().seq + 1;
         self.forget_unheld();
         let readers: Vec<u64> = self.retained.iter().map(|retained| retained.checkpoint.seq).collect();
@@ -181,7 +185,7 @@ impl Checkpointer {
             relocation: self.relocation(inner.options()),
             frozen: frozen.captured,
         });
-        true
+        Ok(true)
     }
 
     /// Whoever is alone with a checkpoint can let go of it: no reader can come back to it.

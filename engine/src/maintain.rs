@@ -89,6 +89,7 @@ impl Db {
     pub fn punch(&self, now_ms: u64, budget: Budget) -> Result<Progress> {
         let inner = self.inner();
         let mut checkpointer = inner.checkpointer();
+        checkpointer.read_space_map(inner)?;
         let progress = checkpointer.punch(inner.options(), now_ms, budget);
         inner.set_figures(&checkpointer);
         progress
@@ -102,7 +103,8 @@ impl Db {
     /// nodes, or used by none and not free.
     pub fn verify(&self) -> Result<Verified> {
         let inner = self.inner();
-        let checkpointer = inner.checkpointer();
+        let mut checkpointer = inner.checkpointer();
+        checkpointer.read_space_map(inner)?;
         let state = inner.published();
         let checkpoint = &state.checkpoint;
         let mut extents = Vec::new();

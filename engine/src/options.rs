@@ -26,6 +26,9 @@ pub struct Options {
     /// Where the files are.
     pub vfs: Arc<dyn Vfs>,
     pub page_source: PageSourceKind,
+    /// Has the space map, which grows with the file, read by the first who needs it and not at open: an open then costs
+    /// the same whatever the size of the file. See [`Db::read_space_map`](crate::Db::read_space_map).
+    pub lazy_space_map: bool,
     /// With what holds of locks are measured; without one they are counted alone.
     pub stopwatch: Option<Arc<dyn Stopwatch>>,
     /// Addresses to reserve for the map; a file that outgrows them is mapped anew.
@@ -84,6 +87,7 @@ impl Default for Options {
         Self {
             vfs: Arc::new(StdVfs),
             page_source: PageSourceKind::Map,
+            lazy_space_map: false,
             stopwatch: None,
             map_reserve: 1 << 40,
             overlay_bytes: 64 << 20,

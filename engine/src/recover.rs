@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Checkpointer, Written, contexts, mapped};
+use crate::db::{Db, Inner};
 use crate::error::{Corruption, Error, FormatMismatch, Result};
 use crate::format::crc;
 use crate::format::slot::{self, Slot};
@@ -53,7 +54,8 @@ pub struct Recovered {
     pub slot_seq: u64,
     /// A newer checkpoint was there and its roots did not verify.
     pub fell_back: bool,
-    /// The space map was damaged and made anew from a walk over all trees.
+    /// The space map was damaged and made anew from a walk over all trees; not known yet where it is
+    /// [read later](crate::Options::lazy_space_map).
     pub space_map_rebuilt: bool,
     /// What the newest commit in that checkpoint said about itself: the log goes on after it.
     pub meta: CommitMeta,
@@ -155,28 +157,26 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
 
     let whole = |seq| ring.whole(seq).filter(|slot| slot.high_water <= pages).map(previous);
     let before = [1, 2].map(|n| whole(chosen.seq.checked_sub(n)?));
-    let Loaded { space, newer, rebuilt } = space::load(
-        superblock.uuid,
-        previous(chosen),
-        before,
-        pages,
-        |page, out| file.read(page, out),
-        || checkpoint.extents(trees.len()),
-    )?;
+    let unread = UnreadMap { uuid: superblock.uuid, chosen: previous(chosen), before, pages };
+    let (loaded, unread) = if options.lazy_space_map {
+        (Loaded::unread(superblock.uuid, pages), Some(unread))
+    } else {
+        (unread.read(&file, &checkpoint)?, None)
+    };
+    let Loaded { space, newer, rebuilt } = loaded;
 
     // From here on the file is written. The order inside one sync does not matter: each alone is harmless.
-    let zeros = vec![0; PAGE_BYTES];
     let write = |page: PageId, bytes: &[u8]| file.write(page, &[IoSlice::new(bytes)]);
     if let Some(twin) = broken_twin {
         write(twin, &superblock.encode())?;
     }
     if !planted("rejected-slot-kept") {
         for page in ring.newer_or_broken(chosen.seq) {
-            write(page, &zeros)?;
+            write(page, &ZEROS)?;
         }
     }
     for page in newer {
-        write(page, &zeros)?;
+        write(page, &ZEROS)?;
     }
     file.sync()?;
     // The file got its name just now, or from a process that ended before it could say so to the disk.
@@ -198,6 +198,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         uuid: superblock.uuid,
         file,
         space,
+        unread,
         building: None,
         retained: Vec::new(),
         written: ring.written(chosen.seq, superblock.uuid),
@@ -208,6 +209,58 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
         shrink_watch: ShrinkWatch::default(),
     };
     Ok(Opened { lock, checkpointer, checkpoint, last_keys, recovered, size_mark })
+}
+
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
+/// The space map of the checkpoint that the store goes on from, while it is not read. Nothing is written to the file
+/// before it is but what no checkpoint reaches, so it can be read at any time.
+pub(crate) struct UnreadMap {
+    uuid: u64,
+    chosen: Previous,
+    /// The slots of the two checkpoints before.
+    before: [Option<Previous>; 2],
+    /// Pages that the file has.
+    pages: u64,
+}
+
+impl UnreadMap {
+    /// Reads it, or makes it from a walk over the trees of `chosen` if it is damaged.
+    fn read(&self, file: &TreeFile, chosen: &Checkpoint) -> Result<Loaded> {
+        let read = |page: PageId, out: &mut [u8]| file.read(page, out);
+        let walk = || chosen.extents(chosen.roots.len());
+        space::load(self.uuid, self.chosen, self.before, self.pages, read, walk)
+    }
+}
+
+impl Checkpointer {
+    /// Reads the space map if that is still to be done. `false` if it was there. To be called before anything is asked
+    /// of the space but its figures.
+    pub(crate) fn read_space_map(&mut self, inner: &Inner) -> Result<bool> {
+        let Some(unread) = &self.unread else { return Ok(false) };
+        self.file.healthy()?;
+        let chosen = Arc::clone(&inner.published().checkpoint);
+        let Loaded { space, newer, rebuilt: _ } = unread.read(&self.file, &chosen)?;
+        // Durable with the next sync, and no slot that a later open could choose is written before that.
+        for page in newer {
+            self.file.write(page, &[IoSlice::new(&ZEROS)])?;
+        }
+        (self.space, self.unread) = (space, None);
+        inner.set_figures(self);
+        inner.size.raise(inner.needed_bytes());
+        Ok(true)
+    }
+}
+
+impl Db {
+    /// Reads the space map if that was put off at open and nobody needed it since. `false` if it was there. Until it
+    /// is, the figures of [`Stats`](crate::Stats) say nothing of what is used and free. Makes checkpoints wait.
+    ///
+    /// # Errors
+    /// A failed read, which can be tried again; damage to a tree where the map is damaged too.
+    pub fn read_space_map(&self) -> Result<bool> {
+        self.inner().checkpointer().read_space_map(self.inner())
+    }
 }
 
 pub(crate) fn previous(slot: &Slot) -> Previous {

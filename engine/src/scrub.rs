@@ -114,7 +114,10 @@ impl Db {
     fn scrub_head(&self, checkpoint: &Checkpoint, scrubbed: &mut Scrubbed) {
         let file = checkpoint.source().file();
         let (uuid, map) = {
-            let checkpointer = self.inner().checkpointer();
+            let mut checkpointer = self.inner().checkpointer();
+            if let Err(error) = checkpointer.read_space_map(self.inner()) {
+                scrubbed.damage.push(Damage { error, keys: None });
+            }
             (checkpointer.uuid, checkpointer.space.map_pages())
         };
         let superblock = Superblock { uuid, install: self.install_id() };

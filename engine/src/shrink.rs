@@ -135,6 +135,7 @@ impl Db {
         let inner = self.inner();
         let mut checkpointer = inner.checkpointer();
         checkpointer.file.healthy()?;
+        checkpointer.read_space_map(inner)?;
         let pages = checkpointer.cut(inner.options(), 0)?;
         inner.set_figures(&checkpointer);
         Ok(pages * PAGE_BYTES as u64)
@@ -144,6 +145,7 @@ impl Db {
 impl Checkpointer {
     fn shrink(&mut self, inner: &Inner, now_ms: u64, aim: Aim) -> Result<Shrinking> {
         self.file.healthy()?;
+        self.read_space_map(inner)?;
         if inner.has_work() {
             self.shrink_watch.busy_ms = now_ms;
         }

@@ -368,6 +368,7 @@ impl Db {
     pub fn snapshot(&self) -> Result<Snapshot> {
         let inner = self.inner();
         let mut checkpointer = inner.checkpointer();
+        checkpointer.read_space_map(inner)?;
         checkpointer.confirm(inner)?;
         inner.set_figures(&checkpointer);
         let state = inner.published();

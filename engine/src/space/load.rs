@@ -32,6 +32,14 @@ pub(crate) struct Loaded {
     pub(crate) rebuilt: bool,
 }
 
+impl Loaded {
+    /// In the place of a map that is read later: a file of `file_pages`, of which nothing is known.
+    pub(crate) fn unread(uuid: u64, file_pages: u64) -> Self {
+        let space = Space { len_pages: file_pages, ..Space::new(uuid) };
+        Self { space, newer: Vec::new(), rebuilt: false }
+    }
+}
+
 /// One region's versions, whole ones alone.
 type Versions = Vec<(Version, Bits)>;
 

@@ -6,6 +6,7 @@ mod faults;
 mod golden;
 mod holds;
 mod inspect;
+mod limits;
 mod model;
 mod mutants;
 mod online;

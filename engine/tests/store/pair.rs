@@ -62,7 +62,9 @@ impl Pair {
     /// Opens both and replays what the log has beyond the store.
     pub fn open(disk: &SimVfs, seed: u64, salt_seed: u64) -> Result<Pair, String> {
         let text = |error: Error| error.to_string();
-        let (db, recovered) = Db::open(Path::new(DIR), SCHEMA, tiny(Arc::new(disk.clone()))).map_err(text)?;
+        let mut options = tiny(Arc::new(disk.clone()));
+        options.lazy_space_map = salt_seed % 2 == 1;
+        let (db, recovered) = Db::open(Path::new(DIR), SCHEMA, options).map_err(text)?;
         if recovered.fell_back || recovered.space_map_rebuilt {
             return Err(format!("a crash alone led to {recovered:?}"));
         }

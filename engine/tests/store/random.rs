@@ -274,7 +274,9 @@ impl Run {
 
     /// Opens the store and replays what its checkpoint does not have.
     fn open(&mut self) {
-        let (db, recovered) = Db::open(&self.disk.dir(), SCHEMA, self.disk.options()).expect("opens");
+        let mut options = self.disk.options();
+        options.lazy_space_map = self.rng.one_in(2);
+        let (db, recovered) = Db::open(&self.disk.dir(), SCHEMA, options).expect("opens");
         assert!(!recovered.fell_back && !recovered.space_map_rebuilt, "{recovered:?}");
         self.model.reopened_at(recovered.slot_seq);
         let from = recovered.meta.applied_index;

@@ -85,6 +85,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
     let mut options = Options::default();
     options.vfs = config.vfs.clone();
     options.stopwatch = Some(Arc::new(Clock(Instant::now())));
+    options.lazy_space_map = true;
     let overlay_bytes = options.overlay_bytes;
     let mut wal_options = WalOptions::new(config.vfs.clone(), 0, 0);
     wal_options.entries_kept = config.catch_up_entries;

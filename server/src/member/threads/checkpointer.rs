@@ -39,6 +39,8 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
     let mut scrubber = Scrubber::new(shared.config.scrub_bytes_s, shared.now_ms());
     let mut last = Instant::now();
     let mut defragmentation = Defragmentation::default();
+    // Put off at open. It is tried again where that fails, by the first who needs it.
+    judge(shared, shared.db.read_space_map().map(drop));
     loop {
         let open = shared.checkpointer.drain(&mut messages, LOOK);
         if !open || shared.failed() {
