@@ -5,6 +5,7 @@ mod auth;
 mod cluster;
 mod election;
 mod http;
+mod large;
 mod lifecycle;
 mod lock;
 mod members;

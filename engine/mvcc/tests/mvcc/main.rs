@@ -7,6 +7,7 @@ mod hash;
 mod history;
 mod inspect;
 mod kv;
+mod large;
 mod model;
 mod random;
 mod script;
