@@ -45,6 +45,8 @@ pub fn scatter(n: u64) -> u64 {
 
 pub fn options(vfs: &Arc<dyn Vfs>) -> Options {
     let mut options = Options::default();
+    // As many addresses as valgrind gives.
+    options.map_reserve = 1 << 32;
     options.vfs = Arc::clone(vfs);
     options.overlay_bytes = 4 << 20;
     options
