@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Planted mistakes, with which the tests are tested.
 //!
-//! Owns      the list of mistakes by name, the one that is planted on this thread, and the line that a test prints
+//! Owns      the list of the engine's mistakes by name, the one that is planted on this thread, and the line that a test prints
 //!           of a search for one: `cargo xtask sabotage` reads it.
 //! Holds     1. without the feature `mutants`, `planted` is a constant and the mistakes do not exist;
 //!           2. with it, nothing is planted unless a test asks, and only on that test's thread.
@@ -25,6 +25,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("wal-goes-on-after-a-failed-sync", "a failed write or sync does not end the writing"),
     ("wal-recovered-tail-not-synced", "what is read at open is trusted without a sync"),
     ("wal-read-from-one-segment-late", "at open the oldest segment that is needed is passed over"),
+    ("wal-voided-entries-revived", "after a restart, entries that others replaced are there again"),
+    ("wal-install-not-noticed", "a store that came by a snapshot gets the log of the one before it"),
     ("slot-before-data", "a commit slot is written before the pages it points at are synced"),
     ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),
     ("extent-reused-one-checkpoint-early", "a freed extent is written again one checkpoint too early"),
@@ -59,17 +61,19 @@ pub(crate) const fn planted(_name: &'static str) -> bool {
 /// True if the mistake `name` is planted on this thread.
 #[cfg(feature = "mutants")]
 pub(crate) fn planted(name: &'static str) -> bool {
-    debug_assert!(ALL.iter().any(|(known, _)| *known == name), "{name} is not in the list");
+    is_planted(ALL, name)
+}
+
+/// True if the mistake `name` of the list `all` is planted on this thread: for crates with lists of their own.
+#[cfg(feature = "mutants")]
+pub fn is_planted(all: &[(&str, &str)], name: &'static str) -> bool {
+    debug_assert!(all.iter().any(|(known, _)| *known == name), "{name} is not in the list");
     PLANTED.get() == Some(name)
 }
 
-/// Runs `run` with the mistake `name` planted on this thread.
-///
-/// # Panics
-/// If no mistake has that name.
+/// Runs `run` with the mistake `name` of any list planted on this thread.
 #[cfg(feature = "mutants")]
-pub fn with<R>(name: &str, run: impl FnOnce() -> R) -> R {
-    let (name, _) = ALL.iter().find(|(known, _)| *known == name).expect("a mistake of the list");
+pub fn with<R>(name: &'static str, run: impl FnOnce() -> R) -> R {
     PLANTED.set(Some(name));
     let _uproot = Uproot;
     run()
@@ -106,11 +110,12 @@ pub fn hunt(name: &str, by: &str, search: impl FnOnce() -> Result<(), String>) -
 }
 
 /// The same with the mistake planted.
-///
-/// # Panics
-/// If no mistake has that name.
 #[cfg(feature = "mutants")]
-pub fn hunt_planted(name: &str, by: &str, search: impl FnOnce() -> Result<(), String>) -> Option<String> {
+pub fn hunt_planted(
+    name: &'static str,
+    by: &str,
+    search: impl FnOnce() -> Result<(), String>,
+) -> Option<String> {
     with(name, || hunt(name, by, search))
 }
 

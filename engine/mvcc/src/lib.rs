@@ -22,6 +22,10 @@ mod inspect;
 mod kv;
 mod load;
 mod meta;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 mod ops;
 mod outcome;
 mod purge;

@@ -17,6 +17,7 @@ use crate::counts::Counts;
 use crate::hash::{HASHED_STORE_BYTES_MAX, HashScan, compaction_scan};
 use crate::index::{Snapshot, cell_of, entry_of, revision_of};
 use crate::meta::{Meta, NEVER_COMPACTED};
+use crate::mutants::planted;
 use crate::outcome::Revision;
 use crate::store::Shared;
 use crate::trees::{HIST, IDX, REV};
@@ -191,7 +192,9 @@ impl Purger {
             // A tombstone below is garbage by itself; one in this revision is superseded within it.
             let prev = entry.prev.filter(|prev| !entry.creates() || prev.main == compact);
             garbage.extend(prev.map(Revision::to_key));
-            if entry.delete && revision.main < compact {
+            let early = planted("tombstone-at-the-compact-revision-purged")
+                || planted("revision-from-the-newest-record");
+            if entry.delete && (revision.main < compact || early) {
                 garbage.push(revision.to_key());
                 let key = entry.key.expect("an entry of a delete is decoded with its key");
                 dead.push((key.to_vec(), revision));

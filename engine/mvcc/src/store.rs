@@ -44,6 +44,10 @@ impl Store {
         // What an earlier process threw away below the compact revision is gone for everyone.
         let holds = Holds::new(meta.compact);
         let purger = Purger::resume(&view, &meta)?;
+        #[cfg(feature = "mutants")]
+        if crate::mutants::planted("revision-from-the-newest-record") {
+            go_back_to_the_newest_record(&db, &view, meta)?;
+        }
         Ok(Store { shared: Shared { db, holds, hashes: Arc::default(), counters: Arc::default() }, purger })
     }
 
@@ -92,6 +96,22 @@ impl Store {
     pub fn purge_step(&mut self, budget: PurgeBudget) -> Result<PurgeProgress> {
         self.purger.step(&self.shared, budget)
     }
+}
+
+#[cfg(feature = "mutants")]
+fn go_back_to_the_newest_record(db: &Db, view: &cairn_engine::View, meta: Meta) -> Result<()> {
+    let mut cursor = view.cursor(&crate::trees::REV);
+    cursor.seek_end();
+    let Some((key, _)) = cursor.prev()? else { return Ok(()) };
+    let revision = crate::index::revision_of("rev", key)?.main;
+    if revision < meta.revision {
+        let txn = db.begin()?;
+        let compact = meta.compact.min(revision);
+        let owner = Meta { revision, compact, ..meta }.encode();
+        let commit = cairn_engine::CommitMeta { owner, ..txn.meta().clone() };
+        txn.commit(commit, view.stamp())?;
+    }
+    Ok(())
 }
 
 /// Damage in a tree's content that the checksums of its pages did not see.

@@ -14,6 +14,7 @@ use cairn_engine::{Error, Result};
 use crate::batch::{Batch, NEWEST, lease_is_granted};
 use crate::index::{Found, Trees, Walk, find, record_at};
 use crate::kv::{KvRef, Record};
+use crate::mutants::planted;
 use crate::ops::{Compare, CompareResult, CompareTarget, KeyRange, Op, PutOp, RangeEnd, TxnOp};
 use crate::outcome::{OpDone, OpError, Revision, TxnDone};
 use crate::store::damaged;
@@ -155,6 +156,7 @@ impl Batch<'_> {
         let mut nested = path.nested.iter();
         for op in path.ops {
             match op {
+                Op::Range(_) if planted("txn-range-not-checked") => {}
                 Op::Range(op) => check_revision(op.revision, self.revision(), self.compact_revision())?,
                 Op::Put(op) => self.check_put(op, checks)?,
                 Op::Delete(op) => checks.deleted.push(&op.keys),

@@ -117,6 +117,18 @@ impl LogIndex {
         Ok(())
     }
 
+    /// The entries of `before` that are above the last one come back.
+    #[cfg(feature = "mutants")]
+    pub(super) fn revive(&mut self, before: &LogIndex) {
+        for index in self.last + 1..=before.last {
+            let term = before.term(index).unwrap_or_default();
+            if self.runs.back().is_none_or(|run| run.1 != term) {
+                self.runs.push_back((index, term));
+            }
+            self.last = index;
+        }
+    }
+
     /// Begins the log anew after `base`; the hard state stays.
     pub(super) fn reset(&mut self, base: Base) {
         *self = LogIndex { hard_state: self.hard_state, ..LogIndex::new(base) };
@@ -171,6 +183,14 @@ impl BatchMap {
         if let Some(place) = self.places.back_mut() {
             place.last = place.last.min(index - 1);
         }
+    }
+
+    /// The places of `before` that are above the last one come back.
+    #[cfg(feature = "mutants")]
+    pub(super) fn revive(&mut self, before: &BatchMap) {
+        let last = self.places.back().map_or(0, |place| place.last);
+        let above = before.places.iter().filter(|place| place.last > last);
+        self.places.extend(above.map(|place| BatchPlace { first: place.first.max(last + 1), ..*place }));
     }
 
     /// Forgets the batches of segments before `seq`, and answers the last index that went with them.

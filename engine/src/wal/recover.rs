@@ -332,6 +332,8 @@ impl<'a> Reader<'a> {
             }
         }
         let index = self.index.as_mut().expect("the first batch of the run sets it");
+        #[cfg(feature = "mutants")]
+        let before = (index.clone(), self.batches.clone());
         for record in records {
             match record.map_err(|what| damaged(format!("{what}, in batch {}", header.batch_no)))? {
                 Found::Entry { index: i, term, .. } => {
@@ -352,6 +354,11 @@ impl<'a> Reader<'a> {
             let bytes = BATCH_HEADER_BYTES + payload.len();
             self.batches.push(BatchPlace { seq: segment.seq, offset, bytes, first, last });
         }
+        #[cfg(feature = "mutants")]
+        if planted("wal-voided-entries-revived") && range.0.is_some_and(|(_, last)| last < before.0.last()) {
+            index.revive(&before.0);
+            self.batches.revive(&before.1);
+        }
         self.last_no = header.batch_no;
         self.chain = header.crc;
         Ok(())
@@ -367,7 +374,9 @@ impl<'a> Reader<'a> {
         let at_end = |what: String| Error::from(Corruption::new(&self.files[last.file], what).at(last.end));
         let carry = index.carry();
         let mut new_base = None;
-        if let Some(evidence) = evidence.filter(|evidence| evidence.install != index.base.install) {
+        if let Some(evidence) = evidence
+            .filter(|evidence| evidence.install != index.base.install && !planted("wal-install-not-noticed"))
+        {
             let (applied, term) = (evidence.applied_index, evidence.applied_term);
             let base = Base { index: applied, term, install: evidence.install };
             index.reset(base);

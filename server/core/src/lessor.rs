@@ -9,6 +9,7 @@
 //!              clock says: the clock moves deadlines only.
 //! Never     proposes: it says which leases have expired, and the member proposes to revoke them.
 
+use crate::mutants::planted;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest TTL that can be asked for (LEASE-3).
@@ -173,6 +174,9 @@ impl Lessor {
             return KeepAlive::NotPrimary;
         }
         let Some(lease) = self.leases.get(&id) else {
+            if planted("ended-lease-kept-alive") {
+                return KeepAlive::Renewed { ttl_s: self.min_ttl_s };
+            }
             return KeepAlive::NotFound;
         };
         if lease.deadline_ms.is_some_and(|d| d <= now_ms) {
@@ -212,6 +216,9 @@ impl Lessor {
             .leases
             .iter()
             .map(|(&id, lease)| {
+                if planted("lease-not-extended-by-a-new-leader") {
+                    return (now_ms.saturating_add(extend_ms), lease.order, id);
+                }
                 let left_s = if lease.remaining_s > 0 { lease.remaining_s } else { lease.ttl_s };
                 (now_ms.saturating_add(extend_ms).saturating_add(ms(left_s)), lease.order, id)
             })
@@ -229,6 +236,9 @@ impl Lessor {
 
     /// This member leads no more: it keeps the leases and forgets their ends.
     pub fn demote(&mut self) {
+        if planted("deposed-leader-ends-leases") {
+            return;
+        }
         self.primary = false;
         self.by_deadline.clear();
         self.by_checkpoint.clear();

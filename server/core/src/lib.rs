@@ -14,6 +14,10 @@ pub mod convert;
 pub mod door;
 pub mod ids;
 pub mod lessor;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 pub mod replica;
 pub mod state;
 pub mod watch;

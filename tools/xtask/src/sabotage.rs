@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask sabotage [NAME]`: every planted mistake, in the tests that must catch it, as a table.
 //!
-//! Owns      the list of mistakes as the engine's source has it, the reading of the lines `sabotage: …` that the
+//! Owns      the lists of mistakes as the sources have them, the reading of the lines `sabotage: …` that the
 //!           tests print, and the table.
 //! Holds     1. a mistake of the list that no test looked for counts as not caught;
 //!           2. a list that cannot be read, or is too short, is a failure.
@@ -14,11 +14,12 @@ use std::path::Path;
 use crate::runner::{self, at, cargo};
 use crate::{Outcome, root};
 
-/// Where the mistakes are listed.
-const LIST: &str = "engine/src/mutants.rs";
+/// Where mistakes are listed, and how many there are at least.
+const LISTS: &[(&str, usize)] =
+    &[("engine/src/mutants.rs", 25), ("engine/mvcc/src/mutants.rs", 3), ("server/core/src/mutants.rs", 24)];
 
-/// Mistakes that there are at least.
-const MISTAKES_MIN: usize = 15;
+/// The environment variable by which tests look for all, with all the seeds that it may take.
+const ALL: (&str, &str) = ("CAIRN_MUTANTS", "all");
 
 /// The environment variable by which tests look for one mistake alone.
 const ONLY: &str = "CAIRN_MUTANT";
@@ -45,6 +46,7 @@ pub fn run(only: Option<&str>) -> Outcome<bool> {
         &["test", "--package", "cairn-engine", "--package", "cairn-sim", "--tests", "--no-fail-fast"],
     );
     command.args(["--", "--nocapture", "--test-threads=1", "mistake"]);
+    command.env(ALL.0, ALL.1);
     if let Some(name) = only {
         command.env(ONLY, name);
     }
@@ -61,17 +63,21 @@ pub fn run(only: Option<&str>) -> Outcome<bool> {
     Ok(missed.is_empty() && ran.tally.failed == 0)
 }
 
-/// The names of the engine's list.
+/// The names of all lists.
 ///
 /// # Errors
-/// If the list is not found in the source, or is shorter than it may be.
+/// If a list is not found in its source, or is shorter than it may be.
 pub fn names(root: &Path) -> Outcome<Vec<String>> {
-    let path = root.join(LIST);
-    let names = names_in(&fs::read_to_string(&path).map_err(|e| at(&path, &e))?);
-    if names.len() < MISTAKES_MIN {
-        return Err(format!("{LIST}: {} mistakes, not {MISTAKES_MIN}", names.len()));
+    let mut all = Vec::new();
+    for (list, least) in LISTS {
+        let path = root.join(list);
+        let mut names = names_in(&fs::read_to_string(&path).map_err(|e| at(&path, &e))?);
+        if names.len() < *least {
+            return Err(format!("{list}: {} mistakes, not {least}", names.len()));
+        }
+        all.append(&mut names);
     }
-    Ok(names)
+    Ok(all)
 }
 
 /// The first text of each pair in the constant `ALL`.
@@ -164,24 +170,27 @@ mod tests {
         assert!(names.contains(&"wal-sync-skipped".to_owned()), "{names:?}");
     }
 
-    /// The features of the engine that a package's build has on, with its `edges` of cargo's graph.
-    fn engine_features(package: &str, edges: &str) -> String {
+    /// The features of our libraries that a package's build has on, with its `edges` of cargo's graph.
+    fn features_of(package: &str, edges: &str) -> String {
         let mut tree = cargo(&root(), &["tree", "--package", package, "--prefix", "none", "--edges"]);
         let output = tree.arg(edges).output().expect("cargo runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines()
-            .filter(|line| line.starts_with("cairn-engine feature"))
+            .filter(|line| line.starts_with("cairn-") && line.contains(" feature "))
             .map(|l| format!("{l}\n"))
             .collect()
     }
 
     #[test]
     fn no_program_is_built_with_planted_mistakes_or_a_simulated_disk() {
-        let of_tests = engine_features("cairn-engine", "normal,dev,features");
+        let of_tests = features_of("cairn-sim", "normal,dev,features");
+        for name in ["cairn-engine", "cairn-mvcc", "cairn-core"] {
+            assert!(of_tests.contains(&format!("{name} feature \"mutants\"")), "{of_tests}");
+        }
         assert!(of_tests.contains("\"mutants\"") && of_tests.contains("\"sim\""), "{of_tests}");
         for program in ["cairn", "cairn-engine-tool", "cairn-bench"] {
-            let features = engine_features(program, "normal,features");
+            let features = features_of(program, "normal,features");
             assert!(!features.contains("mutants") && !features.contains("sim"), "{program}: {features}");
         }
     }

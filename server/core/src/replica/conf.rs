@@ -6,6 +6,7 @@
 //! Holds     decoding is total: bytes from the log or a peer give an error, never a panic.
 //! Never     decides whether a change is allowed: the state does, at apply.
 
+use crate::mutants::planted;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_proto::membershippb;
 use prost::Message;
@@ -132,7 +133,10 @@ impl ConfChange {
         if self.kind == Kind::Update {
             return None;
         }
-        let change_type = self.kind.to_raft();
+        let mut change_type = self.kind.to_raft();
+        if planted("learner-counted") && self.kind == Kind::AddLearner {
+            change_type = eraftpb::ConfChangeType::AddNode;
+        }
         let single = eraftpb::ConfChangeSingle { change_type, node_id: self.member_id, ..Default::default() };
         Some(eraftpb::ConfChangeV2 { changes: vec![single].into(), ..Default::default() })
     }

@@ -7,6 +7,7 @@
 //! Never     knows whether an index is right: Raft does.
 
 use super::peer::CONTEXT_BYTES;
+use crate::mutants::planted;
 use std::collections::VecDeque;
 
 /// A read index that got no answer is asked for again after this: raft-rs drops some silently (RT-3).
@@ -43,7 +44,9 @@ impl<R> Reads<R> {
         if self.waiting.is_empty() || self.rounds.len() >= ROUNDS_MAX {
             return None;
         }
-        self.contexts += 1;
+        if !planted("read-context-reused") || self.contexts == 0 {
+            self.contexts += 1;
+        }
         let waiting = std::mem::take(&mut self.waiting);
         self.rounds.push_back(Round { context: self.contexts, asked_ms: now_ms, waiting });
         let mut bytes = Vec::with_capacity(CONTEXT_BYTES);
@@ -56,7 +59,7 @@ impl<R> Reads<R> {
     pub fn answered(&mut self, context: &[u8]) -> Option<Vec<R>> {
         let (nonce, counter) = context.split_first_chunk::<8>()?;
         let counter = u64::from_be_bytes(counter.try_into().ok()?);
-        if *nonce != self.nonce.to_be_bytes() {
+        if *nonce != self.nonce.to_be_bytes() && !planted("read-context-of-another-boot") {
             return None;
         }
         let at = self.rounds.iter().position(|round| round.context == counter)?;

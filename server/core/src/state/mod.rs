@@ -19,9 +19,10 @@ use crate::{
     convert,
     ids::ClusterId,
     lessor::{Lessor, MAX_TTL_S, StoredLease},
+    mutants::planted,
     replica::{
         Committed,
-        conf::ConfChange,
+        conf::{ConfChange, Kind},
         log::{EntryKind, LogEntry},
     },
 };
@@ -416,7 +417,9 @@ impl Applying<'_, '_> {
             Command::Compact(r) => self.compact(&r),
             Command::LeaseGrant(r) => self.lease_grant(&r),
             Command::LeaseRevoke(r) => self.lease_revoke_asked(r.id),
-            Command::LeaseEnd { id, granted_index } if self.lessor.is_granted_by(id, granted_index) => {
+            Command::LeaseEnd { id, granted_index }
+                if self.lessor.is_granted_by(id, granted_index) || planted("end-of-any-lease-of-that-id") =>
+            {
                 let revoked = self.lease_revoke(id);
                 self.outcome_flags.leases.expired += usize::from(revoked.is_ok());
                 revoked
@@ -497,6 +500,9 @@ impl Applying<'_, '_> {
         }
         let mut keys = self.batch.keys_of_lease(id)?;
         keys.sort_unstable();
+        if planted("revoke-leaves-a-key") {
+            keys.pop();
+        }
         self.batch.delete_keys(&keys)?;
         self.batch.small_delete(SmallTree::Lease, &id.to_be_bytes())?;
         self.outcome_flags.leases.revoked += 1;
@@ -528,7 +534,9 @@ impl Applying<'_, '_> {
             Ok(AlarmAction::Activate) if r.alarm == pb::AlarmType::None as i32 => Vec::new(),
             Ok(AlarmAction::Activate) => {
                 self.cluster.alarms.set(r.member_id, r.alarm);
-                self.batch.small_put(SmallTree::Alarm, &key, Bytes::new())?;
+                if !planted("alarm-not-stored") {
+                    self.batch.small_put(SmallTree::Alarm, &key, Bytes::new())?;
+                }
                 self.outcome_flags.cluster_changed = true;
                 one()
             }
@@ -609,7 +617,12 @@ impl Applying<'_, '_> {
         }
         let record = self.cluster.members.apply(&change).map(Message::encode_to_vec);
         let value = record.map_or(Bytes::from_static(REMOVED), Bytes::from);
-        self.batch.small_put(SmallTree::Member, &change.member_id.to_be_bytes(), value)?;
+        let id = change.member_id.to_be_bytes();
+        if change.kind == Kind::Remove && planted("removed-id-forgotten") {
+            self.batch.small_delete(SmallTree::Member, &id)?;
+        } else {
+            self.batch.small_put(SmallTree::Member, &id, value)?;
+        }
         self.outcome_flags.cluster_changed = true;
         Ok(Ok(change))
     }

@@ -14,6 +14,7 @@ use super::{
     outbox::Out,
     ranges::Watched,
 };
+use crate::mutants::planted;
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_mvcc::{Event, EventKind, KeyRange, OpError, RevisionEvents};
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -220,7 +221,9 @@ impl Hub {
         while watchers.len() < WATCHERS_PER_PLAN && looked_at < RING_EVENTS_PER_STEP {
             let Some((next, key)) = self.lagging.pop_first() else { break };
             let stream = self.watcher(key).stream;
-            if next < compacted {
+            if next < compacted && planted("watch-compaction-passed-over") {
+                self.lag(key, compacted);
+            } else if next < compacted {
                 self.cut_off(key, compacted);
             } else if !self.streams[&stream].outbox.has_room() {
                 self.park(key, next);

@@ -14,7 +14,7 @@ use super::{
     outbox::{ANSWERS_MAX, Out, Outbox},
     ranges::{End, Ranges, Watched},
 };
-use crate::boot::draw;
+use crate::{boot::draw, mutants::planted};
 use bytes::Bytes;
 use cairn_mvcc::{Event, EventKind, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -123,7 +123,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Whether this event of revision `main` is for it, its key aside.
     pub fn wants(&self, main: i64, event: &Event) -> bool {
-        main >= self.start
+        (main >= self.start || planted("watch-future-start-ignored"))
             && match event.kind {
                 EventKind::Put => !self.no_put,
                 EventKind::Delete => !self.no_delete,
@@ -171,7 +171,7 @@ impl Hub {
         Hub {
             ring: Ring::new(options.ring_bytes_max, options.ring_revisions_max),
             options,
-            revision,
+            revision: if planted("watch-begins-one-revision-late") { revision - 1 } else { revision },
             streams: BTreeMap::new(),
             next_stream: 0,
             places: Vec::new(),
@@ -332,7 +332,8 @@ impl Hub {
             let watcher = self.watcher(*key);
             watcher.state == State::Synced && watcher.asked_start <= self.revision
         };
-        if !stream.watchers.is_empty() && stream.watchers.values().all(synced) {
+        let all_synced = stream.watchers.values().all(synced) || planted("watch-progress-while-lagging");
+        if !stream.watchers.is_empty() && all_synced {
             self.push(id, Out::Progress { watch_id: -1, revision: self.revision });
         }
     }
@@ -427,7 +428,17 @@ impl Hub {
             return Ok(());
         }
         let (id, watch_id, fragment) = (watcher.stream, watcher.watch_id, watcher.fragment);
-        if self.streams[&id].outbox.has_room() {
+        let room = self.streams[&id].outbox.has_room();
+        if !room && planted("watch-lagging-dropped") {
+            return Ok(());
+        }
+        if room && planted("watch-revision-in-two-responses") {
+            for event in events {
+                self.push(id, Out::Events { watch_id, revision: main, fragment, events: vec![event] });
+            }
+            return Ok(());
+        }
+        if room {
             self.stats.events_delivered += events.len() as u64;
             self.watcher_mut(key).expect("it was just read").had_events = true;
             self.push(id, Out::Events { watch_id, revision: main, fragment, events });
