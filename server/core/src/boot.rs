@@ -147,7 +147,11 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         (None, Start::Join { cluster_id, .. }) if wal.last_index() == 0 => *cluster_id,
         (None, _) => cluster_in_log(&*wal)?,
     };
-    let (voters, learners) = state.cluster().members.voters_and_learners();
+    let (mut voters, learners) = state.cluster().members.voters_and_learners();
+    if state.cluster().members.is_removed(member_id.0) {
+        // Until its peers say so it helps them as before: they may not know yet.
+        voters.push(member_id.0);
+    }
     let (_, hard_state) = wal.state();
     let replica_config = ReplicaConfig {
         id: member_id.0,

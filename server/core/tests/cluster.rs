@@ -416,6 +416,23 @@ fn a_removed_member_is_told_and_the_rest_go_on() {
     assert_eq!(cluster.carried(1), ["a"]);
 }
 
+// rule: CL-4
+#[test]
+fn a_leader_that_is_to_be_removed_hands_over_first() {
+    let mut cluster = Cluster::led(3);
+    let data = change(Kind::Remove, 1).encode();
+    let kind = EntryKind::ConfChangeV2;
+    let proposal = Proposal { id: 77, kind, leader_only: false, data, carried: "remove" };
+    cluster.step(1, Input::Propose(vec![proposal]));
+    cluster.settle();
+    assert!(!cluster.leadership(1).leads, "it hands over before it proposes that");
+    cluster.tick(2);
+    cluster.tick(3);
+    assert_eq!(cluster.carried(1), ["remove"]);
+    assert!(cluster.member(1).removed && !cluster.leadership(1).leads);
+    assert!(cluster.leadership(2).leads || cluster.leadership(3).leads);
+}
+
 // rule: CL-11
 #[test]
 fn changes_of_the_membership_follow_each_other() {
@@ -469,6 +486,11 @@ fn who_is_too_far_behind_is_sent_a_snapshot_and_goes_on_from_it() {
     let promise = cluster.member(3).log.0.lock().expect("one thread").promise;
     *log.0.lock().expect("one thread") = Inner { base: (index, term), promise, ..Inner::default() };
     cluster.start(3, log, index, vec![1, 2, 3]);
+    // What the leader had sent before it knew comes now, and fits nowhere.
+    let kind = MessageKind::Append as i32;
+    let late =
+        PeerMessage { kind, to: 3, from: 1, term, index: index + 5, log_term: term, ..Default::default() };
+    cluster.step(3, Input::Received(Box::new(late)));
     cluster.step(1, Input::SnapshotEnded { peer: 3, installed: true });
     cluster.propose(1, "d", false);
     cluster.settle();

@@ -82,7 +82,7 @@ pub struct Leadership {
     /// 0 if none is known.
     pub leader: u64,
     pub leads: bool,
-    /// This member is the only voter, so what it has applied is all there is.
+    /// This member is the only one, so what it has applied is all that anyone can have seen.
     pub alone: bool,
 }
 

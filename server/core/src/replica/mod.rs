@@ -6,7 +6,8 @@
 //!           2. a message leaves before our own sync only if the term that it carries is durable here;
 //!           3. raft-rs sees no message of a peer that could end the process;
 //!           4. nobody campaigns while its own log is being written;
-//!           5. a proposal reaches the log at most once, and a request that only a leader may make is never
+//!           5. nobody is told that a change of the membership is committed before that is recorded here;
+//!           6. a proposal reaches the log at most once, and a request that only a leader may make is never
 //!              handed on to another.
 //! Never     applies, reads a clock, draws from a random source that is not seeded, or waits for a disk.
 
@@ -17,7 +18,7 @@ pub mod peer;
 mod proposals;
 mod reads;
 
-use crate::boot::draw;
+use crate::{boot::draw, mutants::planted};
 use bytes::Bytes;
 use cairn_proto::errors;
 use conf::{ConfChange, Kind};
@@ -77,6 +78,7 @@ struct InSync {
     ready: u64,
     batch: u64,
     term: u64,
+    commit: u64,
     /// Sent once it is durable.
     held: Vec<PeerMessage>,
 }
@@ -94,6 +96,15 @@ pub struct Replica<W, R> {
     proposals: Proposals<W>,
     in_sync: VecDeque<InSync>,
     durable_term: u64,
+    /// The commit that is recorded, and that of the newest record that is durable.
+    recorded_commit: u64,
+    durable_commit: u64,
+    /// What leaders said to be committed, since the start.
+    told_commit: u64,
+    /// The entry that removed this member, once it is applied.
+    leaving: Option<u64>,
+    /// The newest change of the membership that this member knows to be committed.
+    change_committed: u64,
     reads: Reads<R>,
     leadership: Leadership,
     applied: u64,
@@ -115,7 +126,9 @@ impl<W, R> Replica<W, R> {
     /// If the log and the state do not fit together.
     pub fn new(config: ReplicaConfig, log: Arc<dyn Log>) -> Result<Replica<W, R>, StartRefused> {
         let mut promise = config.promise;
-        promise.commit = promise.commit.max(config.applied);
+        if !planted("commit-behind-applied-at-open") {
+            promise.commit = promise.commit.max(config.applied);
+        }
         let (first, last) = (log.first_index(), log.last_index());
         if promise.commit > last {
             return Err(StartRefused::EntriesLost { last, known: promise.commit });
@@ -151,6 +164,11 @@ impl<W, R> Replica<W, R> {
             proposals: Proposals::default(),
             in_sync: VecDeque::new(),
             durable_term: promise.term,
+            recorded_commit: promise.commit,
+            durable_commit: promise.commit,
+            told_commit: 0,
+            leaving: None,
+            change_committed: 0,
             reads: Reads::new(config.boot_nonce),
             leadership: Leadership { term: promise.term, ..Leadership::default() },
             applied: config.applied,
@@ -170,6 +188,11 @@ impl<W, R> Replica<W, R> {
     /// The highest committed entry that this member knows of.
     pub fn committed(&self) -> u64 {
         self.node.raft.raft_log.committed
+    }
+
+    /// Up to here a restart knows again what is committed.
+    pub fn durable_commit(&self) -> u64 {
+        self.durable_commit
     }
 
     /// The last entry that the state is known to have applied: entries after it are still read from the log.
@@ -204,10 +227,13 @@ impl<W, R> Replica<W, R> {
         match input {
             Input::Tick => self.on_tick(now_ms, effects),
             Input::Propose(proposals) => self.on_propose(now_ms, proposals, effects),
+            Input::Read(reads) if planted("read-answered-by-a-new-leader") && self.leads() => {
+                effects.reads.push((self.committed(), reads));
+            }
             Input::Read(reads) => self.on_read(now_ms, reads),
             Input::Durable { batch } => self.on_durable(batch, effects),
             Input::Applied { index } => self.on_applied(index),
-            Input::ConfApplied { index, change } => self.on_conf_applied(index, change, effects),
+            Input::ConfApplied { index, change } => self.on_conf_applied(index, change),
             Input::Received(message) => self.on_message(*message, effects),
             Input::Unreachable { peer } => self.node.report_unreachable(peer),
             Input::SnapshotEnded { peer, installed } => self.on_snapshot_ended(peer, installed),
@@ -217,6 +243,7 @@ impl<W, R> Replica<W, R> {
         }
         self.keep_timeout();
         self.campaign_if_alone();
+        self.leave(effects);
         self.propose_change(effects);
         self.handle_readies(effects);
         self.note_behind(effects);
@@ -263,7 +290,7 @@ impl<W, R> Replica<W, R> {
             self.propose_here(proposals, effects);
             return;
         }
-        let refuse = |p: &Proposal<W>| p.leader_only;
+        let refuse = |p: &Proposal<W>| p.leader_only && !planted("deposed-leader-ends-leases");
         let (alone, others): (Vec<_>, Vec<_>) = proposals.into_iter().partition(refuse);
         effects.refused.extend(alone.into_iter().map(|p| (p.carried, errors::NOT_LEADER)));
         match self.node.raft.leader_id {
@@ -361,13 +388,35 @@ impl<W, R> Replica<W, R> {
         self.append(normal, Vec::new(), effects);
     }
 
+    /// A member that was removed has another one lead; when a leader says that the removal is committed, others know
+    /// of it, and it can end. A leader that ended as soon as it knew may have been the only one who did.
+    fn leave(&mut self, effects: &mut Effects<W, R>) {
+        let Some(removal) = self.leaving else { return };
+        if self.told_commit >= removal {
+            self.leaving = None;
+            effects.removed = true;
+        } else if self.leads()
+            && self.node.raft.lead_transferee.is_none()
+            && let Some(other) = self.best_other_voter()
+        {
+            self.node.transfer_leader(other);
+        }
+    }
+
     /// The next change of the membership goes into the log once the one before is applied (CL-11).
     fn propose_change(&mut self, effects: &mut Effects<W, R>) {
-        if !self.proposals.has_changes() || !self.leads() {
+        if !self.proposals.has_changes() || !self.leads() || self.leaving.is_some() {
             return;
         }
         let raft = &self.node.raft;
         if raft.has_pending_conf() || raft.lead_transferee.is_some() {
+            return;
+        }
+        if self.proposals.next_change_removes(raft.id)
+            && let Some(other) = self.best_other_voter()
+        {
+            // Who commits the removal is to be there afterwards: it may be the only one who knows of it.
+            self.node.transfer_leader(other);
             return;
         }
         let (data, carried) = self.proposals.next_change().expect("there is one");
@@ -395,8 +444,9 @@ impl<W, R> Replica<W, R> {
             }
             let done = self.in_sync.pop_front().expect("it is the front");
             self.durable_term = self.durable_term.max(done.term);
+            self.durable_commit = self.durable_commit.max(done.commit);
             effects.messages.extend(done.held);
-            ready = Some(done.ready);
+            ready = ready.max(Some(done.ready));
         }
         if let Some(ready) = ready {
             self.node.on_persist_ready(ready);
@@ -410,9 +460,17 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    fn on_conf_applied(&mut self, index: u64, change: Option<ConfChange>, effects: &mut Effects<W, R>) {
+    fn on_conf_applied(&mut self, index: u64, change: Option<ConfChange>) {
+        self.change_committed = self.change_committed.max(index);
         if let Some(change) = change {
-            if let Some(for_raft) = change.to_raft() {
+            if change.kind == Kind::Remove && change.member_id == self.node.raft.id {
+                // To Raft it stays one of them until others go on without it.
+                self.leaving = Some(index);
+                self.on_applied(index);
+                return;
+            }
+            let told = change.kind != Kind::Promote || !planted("promotion-not-told-to-raft");
+            if let Some(for_raft) = change.to_raft().filter(|_| told) {
                 // The state checked it against the members that it knows, so it fits.
                 self.node
                     .apply_conf_change(&for_raft)
@@ -420,7 +478,6 @@ impl<W, R> Replica<W, R> {
             }
             if change.kind == Kind::Remove {
                 self.sending.remove(&change.member_id);
-                effects.removed |= change.member_id == self.node.raft.id;
             }
         }
         self.on_applied(index);
@@ -436,7 +493,7 @@ impl<W, R> Replica<W, R> {
             last: raft.raft_log.last_index(),
             persisted: raft.raft_log.persisted,
         };
-        let (from, term) = (message.from, message.term);
+        let (from, term, commit) = (message.from, message.term, message.commit);
         let kind = match judge(&message, &known) {
             Verdict::Step(kind) => kind,
             Verdict::Drop => return,
@@ -453,11 +510,16 @@ impl<W, R> Replica<W, R> {
             self.on_proposal_of_a_peer(message, effects);
             return;
         }
+        // One that was sent before our log began where it does is refused, and the leader learns nothing from that.
+        let fits = raft.raft_log.match_term(message.index, message.log_term);
         // An error means a message that is of no use any more: Raft sends another.
         self.node.step(message.into_raft(kind)).ok();
         let followed = term == self.node.raft.term && from == self.node.raft.leader_id;
+        if followed && matches!(kind, MessageKind::Append | MessageKind::Heartbeat) {
+            self.told_commit = self.told_commit.max(commit);
+        }
         match kind {
-            MessageKind::Append if followed => self.announcing = false,
+            MessageKind::Append if followed && fits => self.announcing = false,
             MessageKind::Heartbeat if followed && self.announcing => self.announce(from, effects),
             _ => {}
         }
@@ -475,7 +537,11 @@ impl<W, R> Replica<W, R> {
             to: leader,
             from: raft.id,
             term: raft.term,
-            index: raft.raft_log.committed.min(raft.raft_log.persisted),
+            index: if planted("announced-what-is-not-durable") {
+                raft.raft_log.last_index()
+            } else {
+                raft.raft_log.committed.min(raft.raft_log.persisted)
+            },
             commit: raft.raft_log.committed,
             ..Default::default()
         });
@@ -484,7 +550,10 @@ impl<W, R> Replica<W, R> {
     /// Whether the snapshot that is here is to be installed: not if the log reaches as far by itself.
     fn on_snapshot(&mut self, index: u64, term: u64, effects: &mut Effects<W, R>) {
         let raft = &mut self.node.raft;
-        if raft.state == StateRole::Leader || index <= raft.raft_log.committed {
+        let old = index <= raft.raft_log.committed && !planted("old-snapshot-installed");
+        if raft.state == StateRole::Leader || old {
+            // The sender does not know that.
+            self.announcing = true;
             return;
         }
         if raft.raft_log.match_term(index, term) {
@@ -514,19 +583,34 @@ impl<W, R> Replica<W, R> {
 
     /// A leader whose disk hangs is of no use: it can commit nothing by itself, and hears of no one who could.
     fn on_log_hangs(&mut self, effects: &mut Effects<W, R>) {
-        if !self.leads() || self.alone() {
-            return;
+        if self.leads() && !self.alone() {
+            self.step_down(effects);
         }
-        let raft = &mut self.node.raft;
-        let (id, conf) = (raft.id, raft.prs().conf().to_conf_state());
-        let others = raft.prs().iter().filter(|(peer, _)| **peer != id && conf.voters.contains(peer));
-        if let Some((&best, _)) = others.max_by_key(|(peer, progress)| (progress.matched, **peer)) {
-            raft.send_timeout_now(best);
+    }
+
+    /// Has the best of the other voters campaign, and leads no more.
+    fn step_down(&mut self, effects: &mut Effects<W, R>) {
+        if let Some(best) = self.best_other_voter() {
+            self.node.raft.send_timeout_now(best);
         }
         // The messages of a leader do not wait for its own disk; those of a follower would.
         self.handle_readies(effects);
         let term = self.node.raft.term;
         self.node.raft.become_follower(term, 0);
+    }
+
+    /// The voter, but for this one, that is known to have the most of the log.
+    fn best_other_voter(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        let voters = raft.prs().conf().to_conf_state().voters;
+        let others = raft.prs().iter().filter(|(peer, _)| **peer != raft.id && voters.contains(peer));
+        others.max_by_key(|(peer, progress)| (progress.matched, **peer)).map(|(peer, _)| *peer)
+    }
+
+    /// Whether a change of the membership is committed, and the record of that is not durable here. Who was removed
+    /// by it ends once it knows; if we lost it then, nobody who is left might know that it may lead.
+    fn owes_commit(&self, durable: u64) -> bool {
+        durable < self.change_committed
     }
 
     fn campaign_if_alone(&mut self) {
@@ -565,6 +649,33 @@ impl<W, R> Replica<W, R> {
                 return;
             }
         }
+        if self.owes_commit(self.recorded_commit) {
+            self.record(&[], 0, Vec::new(), effects);
+        }
+    }
+
+    /// Appends entries with what is promised by now. False if the log takes no more.
+    fn record(
+        &mut self,
+        entries: &[LogEntry],
+        ready: u64,
+        held: Vec<PeerMessage>,
+        effects: &mut Effects<W, R>,
+    ) -> bool {
+        let hs = self.node.raft.hard_state();
+        let vote = if planted("vote-forgotten") { 0 } else { hs.vote };
+        let promise = Promise { term: hs.term, vote, commit: hs.commit };
+        let batch = match self.log.append(entries, Some(promise)) {
+            Ok(batch) => batch,
+            Err(error) => {
+                effects.failed = Some(error.into());
+                return false;
+            }
+        };
+        self.recorded_commit = hs.commit;
+        self.in_sync.push_back(InSync { ready, batch, term: hs.term, commit: hs.commit, held });
+        effects.sync = true;
+        true
     }
 
     /// Appends what a Ready wants recorded; its messages go now or when it is durable.
@@ -575,24 +686,24 @@ impl<W, R> Replica<W, R> {
         let mut at_once: Vec<_> = of_peers(ready.take_messages()).collect();
         let mut held: Vec<_> = of_peers(ready.take_persisted_messages()).collect();
         let term = self.node.raft.term;
-        if term > self.durable_term {
+        let raft = &self.node.raft;
+        if self.leads() && raft.pending_conf_index <= raft.raft_log.committed {
+            self.change_committed = self.change_committed.max(raft.pending_conf_index);
+        }
+        let early = planted("messages-before-their-term-is-durable");
+        if (term > self.durable_term && !early) || self.owes_commit(self.durable_commit) {
             held.append(&mut at_once);
+        }
+        if planted("acknowledged-before-the-sync") {
+            at_once.append(&mut held);
         }
         effects.messages.append(&mut at_once);
         let number = ready.number();
-        if ready.must_sync() {
+        if ready.must_sync() || self.owes_commit(self.recorded_commit) {
             // A moved commit alone is no reason to write: it rides along here, as a proof for recovery.
-            let hs = self.node.raft.hard_state();
-            let promise = Promise { term: hs.term, vote: hs.vote, commit: hs.commit };
-            let batch = match self.log.append(&entries, Some(promise)) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    effects.failed = Some(error.into());
-                    return false;
-                }
-            };
-            self.in_sync.push_back(InSync { ready: number, batch, term, held });
-            effects.sync = true;
+            if !self.record(&entries, number, held, effects) {
+                return false;
+            }
         } else if let Some(last) = self.in_sync.back_mut() {
             last.ready = number;
             last.held.append(&mut held);
@@ -627,19 +738,35 @@ impl<W, R> Replica<W, R> {
     fn note_leadership(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
-        let now = Leadership { term: raft.term, leader: raft.leader_id, leads, alone: self.alone() };
+        let alone = self.alone() && raft.prs().conf().learners().is_empty();
+        let now = Leadership { term: raft.term, leader: raft.leader_id, leads, alone };
         if now == self.leadership {
             return;
         }
         let before = std::mem::replace(&mut self.leadership, now);
         effects.leadership = Some(now);
+        if planted("proposed-again-to-the-next-leader") && now.leader != 0 && !leads {
+            let entry = |data: &Bytes| PeerEntry { data: data.clone(), ..Default::default() };
+            let entries: Vec<PeerEntry> = self.proposals.forwarded().map(entry).collect();
+            if !entries.is_empty() {
+                self.hand_on(now.leader, entries, 0, effects);
+            }
+        }
         if before.leader != 0 && (before.leader, before.term) != (now.leader, now.term) {
             let asked = self.reads.abort();
             effects.refused_reads.extend(asked.map(|read| (read, errors::LEADER_CHANGED)));
         }
         let mut again = if before.leads && !leads { self.proposals.deposed(now_ms) } else { Vec::new() };
         if leads {
-            self.proposals.elected();
+            let last = self.node.raft.raft_log.last_index();
+            self.proposals.elected(last, &mut effects.refused);
+        }
+        if now.leader != 0 && !leads {
+            let entry = |data| PeerEntry { kind: EntryKind::ConfChangeV2 as i32, data, ..Default::default() };
+            let orphans: Vec<PeerEntry> = self.proposals.take_changes_of_others().map(entry).collect();
+            if !orphans.is_empty() {
+                self.hand_on(now.leader, orphans, 1, effects);
+            }
         }
         if now.leader != 0 {
             again.append(&mut self.proposals.take_leaderless());

@@ -11,7 +11,11 @@
 use super::log::{EntryKind, LogEntry};
 use crate::{
     Refusal, command,
-    replica::{Proposal, conf::ConfChange},
+    mutants::planted,
+    replica::{
+        Proposal,
+        conf::{ConfChange, Kind},
+    },
 };
 use bytes::Bytes;
 use cairn_proto::errors;
@@ -84,6 +88,12 @@ impl<W> Proposals<W> {
         self.leaderless.drain(..).map(|(_, proposal)| proposal).collect()
     }
 
+    /// What was sent to another leader, but for changes of the membership.
+    pub fn forwarded(&self) -> impl Iterator<Item = &Bytes> {
+        let normal = |data: &&Bytes| command::request_id(data).is_some();
+        self.forwarded.values().map(|forwarded| &forwarded.data).filter(normal)
+    }
+
     pub fn queue_change(&mut self, data: Bytes, ours: Option<(u64, W)>) {
         self.changes.push_back((data, ours));
     }
@@ -96,10 +106,27 @@ impl<W> Proposals<W> {
         self.changes.pop_front().map(|(data, ours)| (data, ours.map(|(_, carried)| carried)))
     }
 
+    /// Whether the next change is the removal of this member.
+    pub fn next_change_removes(&self, id: u64) -> bool {
+        let next = self.changes.front().and_then(|(data, _)| ConfChange::decode(data).ok());
+        next.is_some_and(|change| change.kind == Kind::Remove && change.member_id == id)
+    }
+
+    /// Changes that other members handed on to this one, which does not lead any more.
+    pub fn take_changes_of_others(&mut self) -> impl Iterator<Item = Bytes> {
+        let (own, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.changes).into_iter().partition(|(_, ours)| ours.is_some());
+        self.changes = own;
+        others.into_iter().map(|(data, _)| data)
+    }
+
     /// This member leads no more: its own changes that are not in the log yet, to be proposed to the next leader.
     pub fn deposed(&mut self, now_ms: u64) -> Vec<Proposal<W>> {
         self.deposed_ms = Some(now_ms);
-        let own = self.changes.drain(..).filter_map(|(data, ours)| ours.map(|(id, w)| (id, data, w)));
+        let (own, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.changes).into_iter().partition(|(_, ours)| ours.is_some());
+        self.changes = others;
+        let own = own.into_iter().filter_map(|(data, ours)| ours.map(|(id, w)| (id, data, w)));
         own.map(|(id, data, carried)| Proposal {
             id,
             kind: EntryKind::ConfChangeV2,
@@ -110,8 +137,13 @@ impl<W> Proposals<W> {
         .collect()
     }
 
-    pub fn elected(&mut self) {
+    /// This member leads again, with a log that ends at `last`: what it appended behind that is gone for ever.
+    pub fn elected(&mut self, last: u64, refused: &mut Vec<(W, Refusal)>) {
         self.deposed_ms = None;
+        while self.proposed.back().is_some_and(|(index, ..)| *index > last) {
+            let (.., waiting) = self.proposed.pop_back().expect("it is the back");
+            refused.push((waiting, errors::TIMEOUT_DUE_TO_LEADER_FAIL));
+        }
     }
 
     /// What was kept of an entry that is committed, if this member proposed it.
@@ -120,7 +152,8 @@ impl<W> Proposals<W> {
             if *index > entry.index {
                 break;
             }
-            let ours = (*index, *term) == (entry.index, entry.term);
+            let by_index = planted("kept-request-found-by-index-alone") && *index == entry.index;
+            let ours = (*index, *term) == (entry.index, entry.term) || by_index;
             let (_, _, waiting) = self.proposed.pop_front().expect("it is the front");
             if ours {
                 return Some(waiting);
