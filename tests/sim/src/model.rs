@@ -6,7 +6,10 @@
 //! Never     looks at the member: it is told the entries of the log, and compared.
 
 use bytes::Bytes;
-use cairn_core::Command;
+use cairn_core::{
+    Command,
+    replica::conf::{ConfChange, Kind},
+};
 use cairn_proto::{errors, etcdserverpb as pb, mvccpb::KeyValue};
 use pb::request_op::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +49,8 @@ pub enum Outcome {
         revision: i64,
         alarms: Vec<(u64, i32)>,
     },
+    /// Each member as its id, whether it learns, and its peer URLs.
+    Members(Vec<(u64, bool, Vec<String>)>),
     Done,
 }
 
@@ -68,6 +73,9 @@ pub struct Model {
     pub compacted: i64,
     /// Type and member.
     alarms: BTreeSet<(i32, u64)>,
+    /// Whether each member learns, and its peer URLs.
+    members: BTreeMap<u64, (bool, Vec<String>)>,
+    removed: BTreeSet<u64>,
 }
 
 /// The empty store's revision (HDR-1).
@@ -154,6 +162,68 @@ impl Model {
             AlarmAction::Deactivate => Vec::new(),
         };
         Outcome::Alarms { revision: self.revision(), alarms }
+    }
+
+    /// The voters, by id.
+    pub fn voters(&self) -> Vec<u64> {
+        self.members.iter().filter(|(_, (learns, _))| !learns).map(|(id, _)| *id).collect()
+    }
+
+    pub fn learners(&self) -> Vec<u64> {
+        self.members.iter().filter(|(_, (learns, _))| *learns).map(|(id, _)| *id).collect()
+    }
+
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Why a change of the membership is refused (CL-2). Raft has no cluster without a voter.
+    fn refuses(&self, change: &ConfChange) -> Option<&'static str> {
+        let id = change.member_id;
+        let known = self.members.get(&id);
+        let adds = matches!(change.kind, Kind::AddVoter | Kind::AddLearner);
+        let urls = urls_of(change);
+        let taken = |(other, (_, theirs)): (&u64, &(bool, Vec<String>))| {
+            *other != id && theirs.iter().any(|url| urls.contains(url))
+        };
+        let brings_urls = adds || change.kind == Kind::Update;
+        let full = self.learners().len() as u32 >= change.learners_max && change.learners_max > 0;
+        if self.removed.contains(&id) || (!adds && known.is_none()) {
+            Some(errors::MEMBER_NOT_FOUND.text)
+        } else if adds && known.is_some() {
+            Some(errors::MEMBER_EXIST.text)
+        } else if brings_urls && self.members.iter().any(taken) {
+            Some(errors::PEER_URL_EXIST.text)
+        } else if change.kind == Kind::AddLearner && full {
+            Some(errors::TOO_MANY_LEARNERS.text)
+        } else if change.kind == Kind::Promote && known.is_some_and(|(learns, _)| !learns) {
+            Some(errors::MEMBER_NOT_LEARNER.text)
+        } else if change.kind == Kind::Remove && self.voters() == [id] {
+            Some(errors::MEMBER_NOT_ENOUGH_STARTED.text)
+        } else {
+            None
+        }
+    }
+
+    /// Applies a change of the membership.
+    pub fn change(&mut self, change: &ConfChange) -> Outcome {
+        if let Some(text) = self.refuses(change) {
+            return Outcome::Refused(text);
+        }
+        let id = change.member_id;
+        match change.kind {
+            Kind::AddVoter | Kind::AddLearner => {
+                self.members.insert(id, (change.kind == Kind::AddLearner, urls_of(change)));
+            }
+            Kind::Remove => {
+                self.members.remove(&id);
+                self.removed.insert(id);
+            }
+            Kind::Promote => self.members.get_mut(&id).expect("it is known").0 = false,
+            Kind::Update => self.members.get_mut(&id).expect("it is known").1 = urls_of(change),
+        }
+        let all = self.members.iter().map(|(id, (learns, urls))| (*id, *learns, urls.clone()));
+        Outcome::Members(all.collect())
     }
 
     /// Applies the entry `index`: the outcome that its proposer is to get.
@@ -417,6 +487,11 @@ impl Model {
         let at = if r.revision > 0 { r.revision } else { now };
         cut(r, self.live(&r.key, &r.range_end, at), now)
     }
+}
+
+fn urls_of(change: &ConfChange) -> Vec<String> {
+    let raft = change.member.as_ref().and_then(|member| member.raft_attributes.as_ref());
+    raft.map(|attributes| attributes.peer_urls.clone()).unwrap_or_default()
 }
 
 /// Whether a put stands anywhere in a transaction.

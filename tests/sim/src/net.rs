@@ -84,7 +84,7 @@ impl Network {
         self.cut.clear();
         let all = |one: usize| (0..members).filter(move |other| *other != one);
         let one = rng.index(members);
-        let what = match rng.below(6) {
+        let what = match rng.below(7) {
             0 | 1 => "healed".to_owned(),
             2 => {
                 self.cut.extend(all(one).flat_map(|other| [(one, other), (other, one)]));
@@ -97,6 +97,14 @@ impl Network {
             4 => {
                 self.cut.extend(all(one).map(|other| (other, one)));
                 format!("{one} hears nobody")
+            }
+            5 => {
+                // Each is on one of two sides, as the bits of a number say.
+                let sides = rng.next_u64();
+                let differ = |a: usize, b: usize| (sides >> a ^ sides >> b) & 1 == 1;
+                let pairs = (0..members).flat_map(|a| (0..members).map(move |b| (a, b)));
+                self.cut.extend(pairs.filter(|(a, b)| differ(*a, *b)));
+                "two sides".to_owned()
             }
             _ => {
                 let other = (one + 1) % members;

@@ -77,6 +77,8 @@ pub struct Node {
     pub behind: Vec<u64>,
     /// What should never be: messages that were refused, entries that a disk lost.
     pub accused: Vec<String>,
+    /// It was removed, and is to end.
+    pub removed: bool,
     committed: VecDeque<Committed<Kept>>,
     waiting: BTreeMap<u64, Vec<OpId>>,
     pub leadership: Leadership,
@@ -160,6 +162,7 @@ impl Node {
             outbox: Vec::new(),
             behind: Vec::new(),
             accused: Vec::new(),
+            removed: false,
             committed: VecDeque::new(),
             waiting: BTreeMap::new(),
             leadership: Leadership::default(),
@@ -179,6 +182,32 @@ impl Node {
             self.proposals.push(proposal(op, command.clone(), 0));
         }
         self.proposals.push(proposal(op, command, op));
+    }
+
+    pub fn propose_change(&mut self, op: OpId, change: &ConfChange) {
+        self.proposals.push(Proposal {
+            id: op,
+            kind: EntryKind::ConfChangeV2,
+            leader_only: false,
+            data: change.encode(),
+            carried: Carried { command: None, by: None, answer: op },
+        });
+    }
+
+    /// Voters and learners with the last entry that each is known to have, on the leader.
+    pub fn progress(&self) -> BTreeMap<u64, u64> {
+        self.replica.progress().collect()
+    }
+
+    /// Up to here it knows what is committed, also after a crash.
+    pub fn durable_commit(&self) -> u64 {
+        self.replica.durable_commit()
+    }
+
+    /// Whether this member serves clients: learners, and those that were not told yet that they are members, do
+    /// not (LR-2).
+    pub fn is_voter(&self) -> bool {
+        self.state.cluster().members.voters_and_learners().0.contains(&self.id)
     }
 
     /// Whether a linearizable read may be made at once: a sole voter that leads has applied all there is.
@@ -254,6 +283,7 @@ impl Node {
             return Err(why.to_string());
         }
         effects.sync = false;
+        self.removed |= std::mem::take(&mut effects.removed);
         self.outbox.append(&mut effects.messages);
         self.behind.append(&mut effects.snapshots);
         if let Some(leadership) = effects.leadership.take() {
@@ -452,7 +482,14 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
             O::Alarms { revision, alarms }
         }
         Ok(Applied::LeaseGrant { revision, id, ttl_s }) => O::Grant { revision, id, ttl: ttl_s },
-        Ok(Applied::Members(_) | Applied::Done) => O::Done,
+        Ok(Applied::Members(members)) => {
+            let one = |member: cairn_proto::membershippb::Member| {
+                let raft = member.raft_attributes.unwrap_or_default();
+                (member.id, raft.is_learner, raft.peer_urls)
+            };
+            O::Members(members.into_iter().map(one).collect())
+        }
+        Ok(Applied::Done) => O::Done,
         Ok(Applied::Auth { .. } | Applied::Authenticate { .. }) => {
             unreachable!("no client of a simulated member changes users")
         }

@@ -43,6 +43,31 @@ pub enum Action {
     Lead,
     /// A write of the log is said to hang.
     Hang,
+    /// A member is added, promoted, moved or removed.
+    Change,
+    /// A member does nothing for a while.
+    Pause,
+    /// A member's machine is lost for ever.
+    Lose,
+    /// A log is held against those of the others.
+    Inspect,
+}
+
+/// How many members a cluster begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Founders {
+    Of(usize),
+    /// Mostly three; sometimes five or seven, or one that others join.
+    Drawn,
+}
+
+impl Founders {
+    fn draw(self, rng: &mut SplitMix) -> usize {
+        match self {
+            Founders::Of(members) => members,
+            Founders::Drawn => one_of(rng, &[3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 1, 1, 5, 5, 7]),
+        }
+    }
 }
 
 /// States of a member in which chance alone seldom kills it.
@@ -66,7 +91,7 @@ impl Moment {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Swarm {
-    pub members: usize,
+    pub founders: usize,
     pub steps: u64,
     pub keys: u64,
     pub clients: u64,
@@ -83,6 +108,10 @@ pub struct Swarm {
     pub log_kept: u64,
     /// How far time goes in one step.
     pub times_ms: Vec<u64>,
+    /// What clocks show when a hundred milliseconds have passed: each member has one of these.
+    pub rates: Vec<u64>,
+    /// How many learners there may be; 0 is no limit.
+    pub learners_max: u32,
     overlay_entries: u64,
     overlay_bytes: u64,
     node_bytes: usize,
@@ -109,9 +138,10 @@ fn one_of<T: Copy>(rng: &mut SplitMix, choices: &[T]) -> T {
 }
 
 impl Swarm {
-    pub fn draw(rng: &mut SplitMix, members: usize) -> Swarm {
+    pub fn draw(rng: &mut SplitMix, founders: Founders) -> Swarm {
         use Action::*;
-        let cluster = members > 1;
+        let cluster = founders != Founders::Of(1);
+        let founders = founders.draw(rng);
         let mut weights = vec![
             (Write, one_of(rng, if cluster { &[100, 200, 400] } else { &[40, 100, 200] })),
             (Read, one_of(rng, &[10, 40, 80])),
@@ -142,13 +172,26 @@ impl Swarm {
                 (Transfer, 40),
                 (Replica, 100),
                 (Sync, 60),
+                (Inspect, 2),
             ]);
-            for (action, weight) in [(Partition, 2), (Lead, 1), (Hang, 1)] {
+            for (action, weight) in [(Partition, 2), (Lead, 1), (Hang, 1), (Pause, 1)] {
                 if !rng.one_in(3) {
                     weights.push((action, weight));
                 }
             }
+            // Who begins alone is joined by others.
+            if founders == 1 || rng.one_in(3) {
+                weights.push((Change, one_of(rng, &[4, 20])));
+            }
+            if rng.one_in(4) {
+                weights.push((Lose, 1));
+            }
         }
+        let rates = match rng.below(4) {
+            1 if cluster => vec![90, 100, 110],
+            2 if cluster => vec![50, 100, 150],
+            _ => vec![100],
+        };
         let network = NetworkOptions {
             lost: one_of(rng, &[0, 0, 100, 10]),
             doubled: one_of(rng, &[0, 50]),
@@ -162,7 +205,9 @@ impl Swarm {
             seed: rng.next_u64(),
         };
         Swarm {
-            members,
+            founders,
+            rates,
+            learners_max: one_of(rng, &[0, 1, 1, 2]),
             steps: if cluster { 10_000 } else { 3_000 },
             network,
             log_kept: one_of(rng, &[0, 0, 5, 200]),

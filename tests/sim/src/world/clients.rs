@@ -47,12 +47,12 @@ impl World {
         self.next_op
     }
 
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.ops.len() as u64 >= self.swarm.clients
     }
 
     pub(super) fn write(&mut self, at: usize) -> Result<(), Ended> {
-        if self.is_busy() {
+        if self.is_busy() || !self.node(at).is_voter() {
             return Ok(());
         }
         let op = self.begin(at, Want::Write);
@@ -98,7 +98,8 @@ impl World {
             return Ok(());
         }
         let range = self.traffic.range(&mut self.rng, self.model.revision());
-        if self.rng.one_in(4) {
+        // A learner answers no other reads (LR-2).
+        if self.rng.one_in(4) || !self.node(at).is_voter() {
             return self.read_now(at, &range, 0);
         }
         if self.node(at).reads_alone() && self.rng.one_in(2) {
@@ -139,13 +140,12 @@ impl World {
     /// A keep-alive is answered by a member that made sure that it leads.
     pub(super) fn keep_alive(&mut self, at: usize) -> Result<(), Ended> {
         let ids = self.model.leases();
-        if ids.is_empty() || self.is_busy() {
+        if ids.is_empty() || self.is_busy() || !self.node(at).is_voter() {
             return Ok(());
         }
         let id = ids[self.rng.index(ids.len())];
         if self.node(at).reads_alone() {
-            let now_ms = self.now_ms;
-            return self.renew(at, id, now_ms);
+            return self.renew(at, id, self.now_ms);
         }
         let op = self.begin(at, Want::KeepAlive(id));
         self.node(at).read_index(op);
@@ -154,9 +154,14 @@ impl World {
 
     /// Renews a lease for a client that asked at `asked_ms`: from then on it counts on the whole time.
     pub(super) fn renew(&mut self, at: usize, id: i64, asked_ms: u64) -> Result<(), Ended> {
-        let now_ms = self.now_ms;
+        let now_ms = self.clock(at);
         let kept = self.node(at).lessor.lock().expect("one thread").keep_alive(now_ms, id);
         self.note(format_args!("member {at} keeps alive {id} -> {kept:?}"));
+        let applied = self.node(at).state.applied().0;
+        let ended = self.ended_leases.get(&id).is_some_and(|end| *end <= applied);
+        if matches!(kept, KeepAlive::Renewed { .. }) && ended {
+            return broken(format!("lease {id} is renewed, and ended before"));
+        }
         if let (KeepAlive::Renewed { ttl_s }, Some(life)) = (kept, self.leases.get_mut(&id)) {
             if ttl_s != life.ttl_s {
                 return broken(format!("lease {id} is renewed for {ttl_s} s in place of {} s", life.ttl_s));

@@ -6,11 +6,17 @@
 //!           watcher told everything, no lease left, every store whole.
 //! Never     waits for ever: rounds are counted.
 
-use super::{Ended, Violation, World, alarm_command, broken, clients::Want};
+use super::{
+    Ended, Violation, World, alarm_command, broken, clients::Want, members::Host, watch::WatchClient,
+};
+use crate::node::Node;
 use cairn_proto::etcdserverpb as pb;
 
-/// Rounds of the end; in the first half leases run out.
+/// Rounds of the end at most.
 const ROUNDS: u64 = 400;
+/// How far time goes in a round: for each exchange, and once more while leases run out.
+const EXCHANGE_MS: u64 = 200;
+const WAIT_MS: u64 = 2_000;
 /// Starts that may fail in a row while no fault is armed any more.
 const BOOTS_MAX: u64 = 3;
 /// How often the members talk in one round: a request and its answer to and fro.
@@ -20,11 +26,18 @@ impl World {
     pub(super) fn come_to_rest(&mut self) -> Result<(), Violation> {
         self.swarm.watchers = 0;
         self.network.heal();
+        self.faults = false;
+        for host in &mut self.hosts {
+            host.paused_until_ms = 0;
+        }
         let boots_max = self.hosts.iter().map(|host| host.boots).max().unwrap_or_default() + BOOTS_MAX;
-        for round in 0..ROUNDS {
-            self.now_ms += if round < ROUNDS / 2 { 500 } else { 50 };
+        for _ in 0..ROUNDS {
+            if self.is_at_rest() {
+                break;
+            }
+            self.now_ms += if self.model.leases().is_empty() { 0 } else { WAIT_MS };
             for at in 0..self.hosts.len() {
-                if self.hosts[at].node.is_none() {
+                if self.hosts[at].node.is_none() && !self.hosts[at].gone {
                     let booted = self.boot(at);
                     self.settle(at, booted)?;
                     if self.hosts[at].boots > boots_max + self.stats.installs {
@@ -34,6 +47,11 @@ impl World {
             }
             self.switch_alarm_off();
             for _ in 0..EXCHANGES {
+                self.now_ms += EXCHANGE_MS;
+                self.calm()?;
+            }
+            // What the last ticks began ends without another one.
+            for _ in 0..EXCHANGES {
                 self.calm()?;
             }
             for at in 0..self.hosts.len() {
@@ -41,7 +59,7 @@ impl World {
                 self.settle(at, done)?;
             }
         }
-        for at in 0..self.hosts.len() {
+        for at in (0..self.hosts.len()).filter(|at| !self.hosts[*at].gone).collect::<Vec<_>>() {
             let rest = self.check_rest(at);
             self.settle(at, rest)?;
         }
@@ -53,7 +71,8 @@ impl World {
     fn switch_alarm_off(&mut self) {
         let alarms = self.model.alarms(pb::AlarmType::None as i32);
         let Some(&(member_id, alarm)) = alarms.first().filter(|_| self.ops.is_empty()) else { return };
-        let Some(at) = self.hosts.iter().position(|host| host.node.is_some()) else { return };
+        let voter = |host: &Host| host.node.as_ref().is_some_and(Node::is_voter);
+        let Some(at) = self.hosts.iter().position(voter) else { return };
         let op = self.begin(at, Want::Write);
         let off = alarm_command(pb::alarm_request::AlarmAction::Deactivate, member_id, alarm);
         self.node(at).propose(op, off);
@@ -72,16 +91,23 @@ impl World {
     }
 
     fn exchange(&mut self, at: usize) -> Result<(), Ended> {
-        if self.hosts[at].node.is_none() {
+        if self.hosts[at].node.is_none() || self.is_paused(at) {
             return Ok(());
         }
         self.replica(at)?;
+        // It may have ended.
+        if self.hosts[at].node.is_none() {
+            return Ok(());
+        }
         self.sync(at)?;
         // It may have been the moment for a crash.
         if self.hosts[at].node.is_none() {
             return Ok(());
         }
         self.replica(at)?;
+        if self.hosts[at].node.is_none() {
+            return Ok(());
+        }
         self.state_turn(at)
     }
 
@@ -98,6 +124,30 @@ impl World {
         self.node(at).purge(1000, false)?;
         self.checkpoint(at)?;
         self.transfer(at)
+    }
+
+    /// Whether there is nothing to wait for: what is demanded of the end is looked at afterwards.
+    fn is_at_rest(&self) -> bool {
+        let rests = |host: &Host| match &host.node {
+            Some(node) => {
+                let removed = self.model.is_removed(host.id);
+                !removed && node.is_quiet() && node.state.applied().0 == self.log.len() as u64
+            }
+            None => host.gone,
+        };
+        let leaders = self.hosts.iter().filter(|host| host.node.as_ref().is_some_and(|node| node.leads));
+        let to = self.model.revision();
+        let told = |client: &WatchClient| {
+            client.stream.is_some() && client.watchers.iter().all(|watcher| watcher.is_told(&self.model, to))
+        };
+        self.ops.is_empty()
+            && self.unread.is_empty()
+            && self.transfers.is_empty()
+            && self.model.leases().is_empty()
+            && self.model.alarms(pb::AlarmType::None as i32).is_empty()
+            && self.hosts.iter().all(rests)
+            && leaders.count() == 1
+            && self.watch_clients.iter().all(told)
     }
 
     fn check_rest(&mut self, at: usize) -> Result<(), Ended> {
@@ -120,6 +170,7 @@ impl World {
         let everything = pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() };
         self.read_now(at, &everything, revision)?;
         self.hash(at)?;
+        self.inspect(at, u64::MAX)?;
         let node = self.node(at);
         node.db.verify().map_err(|e| Ended::Broken(format!("the store is not whole: {e}")))?;
         Ok(())
@@ -132,6 +183,9 @@ impl World {
             return broken(format!("{leaders} members lead"));
         }
         let first = nodes.first().expect("all run");
+        if let Some(at) = self.hosts.iter().position(|host| !host.gone && self.model.is_removed(host.id)) {
+            return broken(format!("member {at} was removed and runs on"));
+        }
         if nodes.iter().any(|node| node.state.cluster() != first.state.cluster()) {
             return broken("they differ in members, alarms or version".to_owned());
         }

@@ -9,9 +9,10 @@ use super::{Ended, World, broken, clients::Want};
 use crate::{
     net::Flight,
     node::{Node, Turn},
-    swarm::{Action, Moment},
+    swarm::{Action, Founders, Moment},
 };
 use cairn_core::{
+    ClusterId, MemberId,
     boot::{BootConfig, Start},
     replica::Input,
 };
@@ -24,37 +25,75 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 pub(super) const DIR: &str = "/data/member";
 const WAL_DIR: &str = "/data/member/wal";
+const TOKEN: &str = "sim";
 const TICK_MS: u64 = 100;
+/// A member that was removed goes on for as long, so that its peers hear what it knows (CL-4).
+const FAREWELL_MS: u64 = 1_000;
 
 /// The machine of one member.
 pub(super) struct Host {
     pub vfs: SimVfs,
+    pub id: u64,
     /// A fault happened in this life of the member, though another may be armed by now.
     pub faulty: bool,
     pub boots: u64,
     pub node: Option<Node>,
+    /// It never comes back: it was removed, or its machine is lost.
+    pub gone: bool,
+    /// Its machine is lost, and it is still one of the members.
+    pub lost: bool,
+    /// It was removed and ends then.
+    pub ends_ms: Option<u64>,
+    pub paused_until_ms: u64,
+    /// What its clock shows when a hundred milliseconds have passed.
+    pub rate: u64,
+    /// How far its log was durable when it went down.
+    pub durable: u64,
     /// The store's size, and that of its newest slot.
     size: u64,
     size_saved: u64,
     next_tick_ms: u64,
     peer_urls: Vec<String>,
-    others: Vec<Vec<String>>,
+    start: Start,
+}
+
+/// Where the member at this place listens to its peers.
+pub(super) fn urls(at: usize) -> Vec<String> {
+    vec![format!("http://member{at}:2380")]
 }
 
 impl Host {
-    pub fn new(at: usize, members: usize) -> Host {
-        let urls = |at: usize| vec![format!("http://member{at}:2380")];
+    fn new(id: MemberId, peer_urls: Vec<String>, start: Start) -> Host {
         Host {
             vfs: SimVfs::new(),
+            id: id.0,
             faulty: false,
             boots: 0,
             node: None,
+            gone: false,
+            lost: false,
+            ends_ms: None,
+            paused_until_ms: 0,
+            rate: 100,
+            durable: 0,
             size: 0,
             size_saved: 0,
             next_tick_ms: 0,
-            peer_urls: urls(at),
-            others: (0..members).filter(|other| *other != at).map(urls).collect(),
+            peer_urls,
+            start,
         }
+    }
+
+    /// One of those with whom the cluster begins.
+    pub fn founder(at: usize, founders: usize) -> Host {
+        let others = (0..founders).filter(|other| *other != at).map(urls).collect();
+        Host::new(MemberId::at_bootstrap(&urls(at), TOKEN), urls(at), Start::New { others })
+    }
+
+    /// One that was added to a cluster that runs.
+    pub fn joining(id: u64, peer_urls: Vec<String>, cluster_id: ClusterId) -> Host {
+        let member_id = MemberId(id);
+        Host::new(member_id, peer_urls, Start::Join { member_id, cluster_id })
     }
 }
 
@@ -67,8 +106,8 @@ impl World {
             dir: PathBuf::from(DIR),
             wal_dir: PathBuf::from(WAL_DIR),
             peer_urls: host.peer_urls.clone(),
-            cluster_token: "sim".to_owned(),
-            start: Start::New { others: host.others.clone() },
+            cluster_token: TOKEN.to_owned(),
+            start: host.start.clone(),
             heartbeat_ms: TICK_MS,
             election_ms: 10 * TICK_MS,
             pre_vote: true,
@@ -82,7 +121,7 @@ impl World {
         let booted = Node::boot(config, self.swarm.hub.clone(), own, self.sabotage);
         let node = booted.map_err(|e| Ended::Failed(format!("start: {e}")))?;
         let (last, known) = (node.wal.last_index(), self.log.len() as u64);
-        if self.hosts.len() == 1 && last < known {
+        if self.founders == Founders::Of(1) && last < known {
             return broken(format!("the log ends at {last}, but {known} entries were applied"));
         }
         let (size, saved) = (node.db.size(), self.hosts[at].size_saved);
@@ -91,13 +130,22 @@ impl World {
         }
         self.hosts[at].size = size;
         self.note(format_args!("member {at} started: applied {:?}, log to {last}", node.state.applied()));
+        let (id, removed) = (node.id, node.state.cluster().members.is_removed(node.id));
         self.hosts[at].node = Some(node);
+        if id != self.hosts[at].id {
+            return broken(format!("it started as {id:x}, and is {:x}", self.hosts[at].id));
+        }
+        if removed {
+            self.note(format_args!("member {at} was removed, and waits to be told"));
+        }
         Ok(())
     }
 
     /// The process ends; what its clients wait for is of unknown fate.
     pub(super) fn stop(&mut self, at: usize) {
-        self.hosts[at].node = None;
+        if let Some(node) = self.hosts[at].node.take() {
+            self.hosts[at].durable = node.wal.durable().last_index;
+        }
         self.close_streams(at);
         self.unread.retain(|unread| unread.at != at);
         let before = self.ops.len();
@@ -125,6 +173,14 @@ impl World {
         host.vfs.stop_recording();
         host.faulty = false;
         self.note(format_args!("crash of member {at} of kind {how}"));
+    }
+
+    /// The process is stopped and goes on later, as if nothing had been.
+    pub(super) fn pause(&mut self, at: usize) {
+        let for_ms = [200, 1_500, 6_000][self.rng.index(3)];
+        self.hosts[at].paused_until_ms = self.now_ms + for_ms;
+        self.stats.pauses += 1;
+        self.note(format_args!("member {at} is paused for {for_ms} ms"));
     }
 
     /// Crashes if this is the moment that was waited for.
@@ -175,11 +231,19 @@ impl World {
     // ---- the threads ----
 
     pub(super) fn replica(&mut self, at: usize) -> Result<(), Ended> {
-        let now_ms = self.now_ms;
+        let now_ms = self.clock(at);
+        if self.hosts[at].ends_ms.is_some_and(|due| now_ms >= due) {
+            self.end_removed(at);
+            return Ok(());
+        }
         let host = &mut self.hosts[at];
         let tick = now_ms >= host.next_tick_ms;
         if tick {
             host.next_tick_ms = now_ms + TICK_MS;
+            if self.is_told_of_its_removal(at) {
+                self.end_removed(at);
+                return Ok(());
+            }
         }
         let end = |node: &Node| (node.wal.last_index(), node.wal.term(node.wal.last_index()));
         let (last, term) = end(self.node(at));
@@ -187,6 +251,9 @@ impl World {
         self.send(at);
         turned?;
         self.stats.truncations += u64::from(self.node(at).wal.term(last) != term);
+        if self.node(at).removed {
+            self.hosts[at].ends_ms.get_or_insert(now_ms + FAREWELL_MS);
+        }
         self.see_leader(at)?;
         for (op, refusal) in std::mem::take(&mut self.node(at).refused) {
             self.note(format_args!("op {op} refused: {refusal}"));
@@ -200,23 +267,6 @@ impl World {
             self.begin_transfer(at, peer)?;
         }
         Ok(())
-    }
-
-    fn see_leader(&mut self, at: usize) -> Result<(), Ended> {
-        let leadership = self.node(at).leadership;
-        if !leadership.leads {
-            return Ok(());
-        }
-        match self.leaders.get(&leadership.term) {
-            None => {
-                self.leaders.insert(leadership.term, at);
-                self.stats.elections += 1;
-                self.note(format_args!("member {at} leads term {}", leadership.term));
-                Ok(())
-            }
-            Some(known) if *known == at => Ok(()),
-            Some(known) => broken(format!("leads term {} like member {known}", leadership.term)),
-        }
     }
 
     fn send(&mut self, from: usize) {
@@ -234,11 +284,12 @@ impl World {
         self.hosts.iter().position(|host| host.node.as_ref().is_some_and(|node| node.id == id))
     }
 
-    /// Some messages arrive.
+    /// Some messages arrive. Those of a member that was removed are not taken (CL-5).
     pub(super) fn deliver(&mut self) {
         for _ in 0..[1, 1, 4, 16][self.rng.index(4)] {
             let Some(Flight { to, message, .. }) = self.network.next(&mut self.rng) else { return };
-            if let Some(node) = &mut self.hosts[to].node {
+            let takes = |node: &&mut Node| !node.state.cluster().members.is_removed(message.from);
+            if let Some(node) = self.hosts[to].node.as_mut().filter(takes) {
                 node.tell(Input::Received(Box::new(message)));
                 self.stats.delivered += 1;
             }
@@ -259,7 +310,7 @@ impl World {
 
     pub(super) fn state_turn(&mut self, at: usize) -> Result<(), Ended> {
         let max = [1, 3, 1000][self.rng.index(3)];
-        let now_ms = self.now_ms;
+        let now_ms = self.clock(at);
         let turn = self.node(at).state_turn(now_ms, max)?;
         let Turn { entries, outcome, reads, ops } = turn;
         let index_of: BTreeMap<_, _> = ops.into_iter().map(|(index, op)| (op, index)).collect();

@@ -8,14 +8,18 @@
 //!           3. an operation is in the log once at most, after everything that was acknowledged before it
 //!              began; a linearizable read sees at least that;
 //!           4. a lease never ends early;
-//!           5. a term has one leader;
+//!           5. a term has one leader, and its log has everything that was applied before; entries of one index and
+//!              term are the same on all members, with all that comes before them; what is applied is durable at
+//!              a majority;
 //!           6. the size that a quota counts falls by a defragmentation alone, and a restart keeps it;
-//!           7. without faults all members come to the same state, and everything is answered.
+//!           7. without faults all members come to the same state, everything is answered, and who was removed ends.
 //! Never     draws from anything but its seed: a failing run is repeated from it.
 
+mod changes;
 mod clients;
 mod end;
 mod members;
+mod raft;
 mod record;
 mod snapshots;
 mod watch;
@@ -24,15 +28,18 @@ use crate::{
     model::{Model, Outcome},
     net::Network,
     node::{Node, OpId, Sabotage},
+    shrink,
     stats::Stats,
-    swarm::{Action, Moment, Swarm},
+    swarm::{Action, Founders, Moment, Swarm},
     traffic::Traffic,
 };
-use cairn_core::{Command, Refusal, state::Applied};
+use cairn_core::{ClusterId, Command, MemberId, Refusal, boot::draw, state::Applied};
 use cairn_engine::sim::{Fault, SplitMix};
 use cairn_proto::etcdserverpb as pb;
 use clients::Op;
 use members::Host;
+pub(crate) use raft::digest as digest_of;
+use raft::{INSPECTED_MAX, Record};
 use record::{Entry, LeaseLife};
 use snapshots::Transfer;
 use std::{
@@ -45,16 +52,26 @@ use watch::WatchClient;
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub seed: u64,
-    pub members: usize,
+    pub founders: Founders,
     pub step: u64,
+    /// The steps that were taken, if not all were.
+    pub taken: Option<Vec<u64>>,
     pub what: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Violation { seed, members, step, what } = self;
+        let Violation { seed, founders, step, taken, what } = self;
         writeln!(f, "seed {seed} step {step}: {what}")?;
-        write!(f, "repeat with: cargo run -p cairn-sim -- --members {members} --seed {seed} --trace")
+        write!(f, "repeat with: cargo run -p cairn-sim -- ")?;
+        if let Founders::Of(members) = founders {
+            write!(f, "--members {members} ")?;
+        }
+        write!(f, "--seed {seed} ")?;
+        if let Some(taken) = taken {
+            write!(f, "--steps {} ", shrink::listed(taken))?;
+        }
+        write!(f, "--trace")
     }
 }
 
@@ -93,7 +110,11 @@ struct Unread {
 /// See the module.
 pub struct World {
     seed: u64,
+    founders: Founders,
+    /// Of this step alone, so that a run can leave out steps and do the others as before.
     rng: SplitMix,
+    step: u64,
+    taken: Option<Vec<u64>>,
     swarm: Swarm,
     traffic: Traffic,
     trace: bool,
@@ -114,10 +135,19 @@ pub struct World {
     acked_index: u64,
     seen_revision: i64,
     leases: BTreeMap<i64, LeaseLife>,
+    /// Which entry ended the newest lease of an id.
+    ended_leases: BTreeMap<i64, u64>,
     watch_clients: Vec<WatchClient>,
     hashes: BTreeMap<(i64, i64), u32>,
-    /// Who led each term.
-    leaders: BTreeMap<u64, usize>,
+    cluster_id: ClusterId,
+    raft: Record,
+    /// The newest change of the membership that was asked for, and removals that may still be applied.
+    changing: Option<OpId>,
+    removals: BTreeSet<OpId>,
+    /// Which entry removed a member.
+    removed: BTreeMap<u64, u64>,
+    /// Things go wrong.
+    faults: bool,
     /// The next crash comes when a member is there.
     moment: Option<Moment>,
     sabotage: Option<Sabotage>,
@@ -129,18 +159,26 @@ fn alarm_command(action: pb::alarm_request::AlarmAction, member_id: u64, alarm: 
 }
 
 impl World {
-    pub fn new(seed: u64, members: usize, trace: bool) -> World {
+    pub fn new(seed: u64, founders: Founders, trace: bool) -> World {
         let mut rng = SplitMix::new(seed);
-        let swarm = Swarm::draw(&mut rng, members);
+        let swarm = Swarm::draw(&mut rng, founders);
         let traffic = Traffic { keys: swarm.keys, value_bytes: swarm.value_bytes };
+        let mut hosts: Vec<Host> = (0..swarm.founders).map(|at| Host::founder(at, swarm.founders)).collect();
+        for host in &mut hosts {
+            host.rate = swarm.rates[rng.index(swarm.rates.len())];
+        }
+        let ids: Vec<MemberId> = hosts.iter().map(|host| MemberId(host.id)).collect();
         World {
             seed,
+            founders,
             rng,
+            step: 0,
+            taken: None,
             traffic,
             trace,
             digest: 0xcbf2_9ce4_8422_2325,
             now_ms: 0,
-            hosts: (0..members).map(|at| Host::new(at, members)).collect(),
+            hosts,
             network: Network::new(swarm.network.clone()),
             swarm,
             transfers: Vec::new(),
@@ -153,9 +191,15 @@ impl World {
             acked_index: 0,
             seen_revision: 1,
             leases: BTreeMap::new(),
-            watch_clients: (0..members).map(|_| WatchClient::default()).collect(),
+            ended_leases: BTreeMap::new(),
+            watch_clients: (0..ids.len()).map(|_| WatchClient::default()).collect(),
             hashes: BTreeMap::new(),
-            leaders: BTreeMap::new(),
+            cluster_id: ClusterId::of_initial(&ids),
+            raft: Record::default(),
+            changing: None,
+            removals: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            faults: true,
             moment: None,
             sabotage: None,
             stats: Stats::default(),
@@ -163,8 +207,18 @@ impl World {
     }
 
     /// The same with a mistake that the checks are to find.
-    pub fn sabotaged(seed: u64, members: usize, sabotage: Sabotage) -> World {
-        World { sabotage: Some(sabotage), ..World::new(seed, members, false) }
+    pub fn sabotaged(seed: u64, founders: Founders, sabotage: Sabotage) -> World {
+        World { sabotage: Some(sabotage), ..World::new(seed, founders, false) }
+    }
+
+    /// The same with these steps alone.
+    pub fn with_steps(self, taken: Vec<u64>) -> World {
+        World { taken: Some(taken), ..self }
+    }
+
+    /// How many steps the seed has, before its quiet end.
+    pub fn steps(&self) -> u64 {
+        self.swarm.steps
     }
 
     /// Runs the whole seed: faults first, then a quiet end in which everything must come to rest.
@@ -175,10 +229,14 @@ impl World {
         if self.trace {
             println!("{:#?}", self.swarm);
         }
-        for _ in 0..self.swarm.steps {
+        let all = 0..self.swarm.steps;
+        let taken = self.taken.clone().unwrap_or_else(|| all.collect());
+        for step in taken {
+            self.step = step;
             self.stats.steps += 1;
+            self.rng = SplitMix::new(draw(self.seed, step));
             let action = self.swarm.action(&mut self.rng);
-            let at = self.rng.index(self.hosts.len());
+            let at = self.any_member();
             if action == Action::Calm {
                 self.calm()?;
                 continue;
@@ -191,12 +249,36 @@ impl World {
             host.vfs.arm(Fault::Read, u64::MAX);
         }
         self.moment = None;
+        self.step = self.swarm.steps;
+        self.rng = SplitMix::new(draw(self.seed, self.step));
         self.come_to_rest()?;
+        self.stats.simulated_ms = self.now_ms;
         Ok(self.digest)
     }
 
-    fn violation(&self, what: String) -> Violation {
-        Violation { seed: self.seed, members: self.hosts.len(), step: self.stats.steps, what }
+    /// A member that was not removed or lost: running, down or paused.
+    fn any_member(&mut self) -> usize {
+        loop {
+            let at = self.rng.index(self.hosts.len());
+            if !self.hosts[at].gone {
+                return at;
+            }
+        }
+    }
+
+    /// What the clock of a member shows.
+    fn clock(&self, at: usize) -> u64 {
+        self.now_ms * self.hosts[at].rate / 100
+    }
+
+    fn is_paused(&self, at: usize) -> bool {
+        self.now_ms < self.hosts[at].paused_until_ms
+    }
+
+    /// A rule is broken at this step.
+    pub fn violation(&self, what: String) -> Violation {
+        let World { seed, founders, step, ref taken, .. } = *self;
+        Violation { seed, founders, step, taken: taken.clone(), what }
     }
 
     fn note(&mut self, what: fmt::Arguments<'_>) {
@@ -205,7 +287,7 @@ impl World {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.trace {
-            println!("{:6} {:8} ms  {text}", self.stats.steps, self.now_ms);
+            println!("{:6} {:8} ms  {text}", self.step, self.now_ms);
         }
     }
 
@@ -247,6 +329,7 @@ impl World {
                 self.note(format_args!("network: {what}"));
                 return Ok(());
             }
+            _ if self.is_paused(at) => return Ok(()),
             _ if self.hosts[at].node.is_none() => return self.boot(at),
             _ => {}
         }
@@ -286,6 +369,16 @@ impl World {
                 Ok(())
             }
             Action::Defragment => self.defragment(at),
+            Action::Change => self.change(at),
+            Action::Pause => {
+                self.pause(at);
+                Ok(())
+            }
+            Action::Lose => {
+                self.lose(at);
+                Ok(())
+            }
+            Action::Inspect => self.inspect(at, INSPECTED_MAX),
             Action::Time | Action::Partition | Action::Calm => unreachable!("done above"),
         }
     }

@@ -5,11 +5,14 @@
 //! Holds     see [`super::World`].
 //! Never     drives a member.
 
-use super::{Ended, World, broken};
+use super::{Ended, World, broken, raft};
 use crate::{model::Outcome, node};
 use cairn_core::{
     Command,
-    replica::log::{EntryKind, LogEntry},
+    replica::{
+        conf::ConfChange,
+        log::{EntryKind, LogEntry},
+    },
 };
 use cairn_mvcc::{EventKind, RevisionEvents};
 use cairn_proto::{errors, etcdserverpb as pb};
@@ -17,7 +20,7 @@ use std::sync::Arc;
 
 /// An entry of the log as it was applied first.
 pub(super) struct Entry {
-    term: u64,
+    pub term: u64,
     digest: u64,
     /// What its proposer is to be told.
     pub outcome: Option<Outcome>,
@@ -34,8 +37,7 @@ pub(super) struct LeaseLife {
 impl World {
     /// An entry is applied: for the first time, or again after a crash. Gives the revision that it made.
     pub(super) fn take_entry(&mut self, entry: LogEntry) -> Result<Option<i64>, Ended> {
-        let mix = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-        let digest = entry.data.iter().fold(entry.term, mix);
+        let digest = raft::digest(entry.term, &entry.data);
         let before = self.log.len() as u64;
         if let Some(known) = self.log.get(entry.index as usize - 1) {
             if (known.term, known.digest) != (entry.term, digest) {
@@ -47,8 +49,21 @@ impl World {
             return broken(format!("entry {} is applied after {before}", entry.index));
         }
         self.stats.entries += 1;
+        self.check_majority(entry.index, entry.term)?;
         let revision = self.model.revision();
         let mut outcome = None;
+        if entry.kind == EntryKind::ConfChangeV2 {
+            let change = ConfChange::decode(&entry.data).map_err(|e| Ended::Broken(e.to_string()))?;
+            if change.request_id != 0 && !self.ids.insert(change.request_id) {
+                return broken(format!("change {} is in the log twice", change.request_id));
+            }
+            self.raft.voters_before = self.model.voters();
+            let expected = self.model.change(&change);
+            let (index, kind, id) = (entry.index, change.kind, change.member_id);
+            self.note(format_args!("entry {index}: {kind:?} {id:x} -> {expected:?}"));
+            self.follow_change(index, &change, &expected);
+            outcome = Some(expected);
+        }
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
             let whole = <pb::InternalRaftRequest as prost::Message>::decode(entry.data.clone());
             let id = whole.ok().and_then(|r| r.header).map_or(0, |header| header.id);
@@ -58,7 +73,7 @@ impl World {
             let command = Command::decode(entry.data.clone()).map_err(|e| Ended::Broken(e.to_string()))?;
             let expected = self.model.apply(entry.index, &command);
             self.note(format_args!("entry {} of request {id} -> {expected:?}", entry.index));
-            self.follow_lease(&command, &expected)?;
+            self.follow_lease(entry.index, &command, &expected)?;
             match (&command, &expected) {
                 (Command::Compact(_), Outcome::Revision(_)) => self.stats.compactions += 1,
                 (Command::Alarm(r), _) if r.action == pb::alarm_request::AlarmAction::Activate as i32 => {
@@ -79,19 +94,25 @@ impl World {
     }
 
     /// A lease that the member ends by itself has had its whole time (LEASE-6, R21 of the test plan).
-    fn follow_lease(&mut self, command: &Command, outcome: &Outcome) -> Result<(), Ended> {
+    fn follow_lease(&mut self, index: u64, command: &Command, outcome: &Outcome) -> Result<(), Ended> {
         match (command, outcome) {
             (Command::LeaseGrant(r), Outcome::Grant { .. }) => {
+                self.ended_leases.remove(&r.id);
                 self.leases.insert(r.id, LeaseLife { ttl_s: r.ttl, renewed_ms: self.now_ms });
             }
             (Command::LeaseRevoke(r), Outcome::Revision(_)) => {
                 self.leases.remove(&r.id);
+                self.ended_leases.insert(r.id, index);
             }
             (Command::LeaseEnd { id, .. }, Outcome::Revision(_)) => {
                 let life = self.leases.remove(id).expect("the model knew it");
-                let ends_ms = life.renewed_ms + life.ttl_s as u64 * 1000;
-                if self.now_ms < ends_ms {
-                    return broken(format!("lease {id} ended {} ms early", ends_ms - self.now_ms));
+                self.ended_leases.insert(*id, index);
+                // Its time is that of the clocks of leaders.
+                let fastest = self.hosts.iter().map(|host| host.rate).max().expect("there are members");
+                let (lived_ms, ttl_ms) =
+                    ((self.now_ms - life.renewed_ms) * fastest / 100, life.ttl_s as u64 * 1000);
+                if lived_ms < ttl_ms {
+                    return broken(format!("lease {id} ended {} ms early", ttl_ms - lived_ms));
                 }
                 self.stats.expired += 1;
             }

@@ -10,6 +10,7 @@ use super::{Ended, World, members::DIR};
 use cairn_core::replica::Input;
 use cairn_engine::{
     Error, InstallId,
+    sim::Fault,
     snapshot::{Receiver, Snapshot},
 };
 use std::{path::PathBuf, sync::Arc};
@@ -95,7 +96,7 @@ impl World {
     pub(super) fn transfer(&mut self, to: usize) -> Result<(), Ended> {
         let Some(at) = self.transfers.iter().position(|transfer| transfer.to == to) else { return Ok(()) };
         let Transfer { from, .. } = self.transfers[at];
-        if self.network.is_cut(from, to) {
+        if self.network.is_cut(from, to) || self.is_paused(from) {
             return Ok(());
         }
         let pieces = [1, 4, 1000][self.rng.index(3)];
@@ -128,9 +129,18 @@ impl World {
     /// Verify, sync, rename, sync the directory; then the member starts over the new store, as after a crash.
     fn install(&mut self, transfer: &Transfer) -> Result<bool, Ended> {
         let to = transfer.to;
+        // A call of the install fails, and with it the member.
+        if self.faults && self.rng.one_in(4) {
+            let fault =
+                [Fault::Name, Fault::SyncOnce, Fault::SyncRevertsCache, Fault::Write][self.rng.index(4)];
+            let nth = 1 + self.rng.below(4);
+            self.hosts[to].faulty |= self.hosts[to].vfs.fault_fired();
+            self.hosts[to].vfs.arm(fault, nth);
+            self.note(format_args!("member {to}: {fault:?} at call {nth} of the install"));
+        }
         let received = transfer.receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ())?;
         let (index, term) = (received.meta().applied_index, received.meta().applied_term);
-        let now_ms = self.now_ms;
+        let now_ms = self.clock(to);
         if !self.node(to).snapshot_received(now_ms, index, term)? {
             self.note(format_args!("member {to} has no need of the state of {index}"));
             return Ok(true);
@@ -145,6 +155,7 @@ impl World {
             self.crash(to);
         }
         self.hosts[to].faulty |= fired;
+        self.stats.installs_cut += u64::from(installed.is_err());
         installed?;
         self.stats.installs += 1;
         self.note(format_args!("member {to} installed the state of {index}"));

@@ -35,8 +35,11 @@ impl World {
     /// A client opens a stream to this member if it has none, and resumes or adds a watcher, cancels one, or asks
     /// for progress.
     pub(super) fn watch(&mut self, at: usize) -> Result<(), Ended> {
+        if !self.node(at).is_voter() {
+            return Ok(());
+        }
         let client = self.rng.index(self.watch_clients.len());
-        let now_ms = self.now_ms;
+        let now_ms = self.clock(at);
         let Some(stream) = &self.watch_clients[client].stream else {
             let (id, outbox) = self.node(at).hub.open_stream(now_ms, Arc::new(|| ()));
             let opened = &mut self.watch_clients[client];

@@ -1,0 +1,715 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Replicas alone, over logs in memory: what Raft promises, at a tenth of the cost of whole members.
+//!
+//! Owns      the replicas, their logs, and a state that is no more than the entries that were applied.
+//! Holds     1. a term has one leader; what one replica commits, all commit, and it is durable at a majority;
+//!           2. a proposal is in the log once at most; a read waits for everything that was answered before it began;
+//!           3. no message is refused, and no entry is missed, while no disk lies;
+//!           4. without faults everything comes to rest: one leader, one log, nothing that waits.
+//! Never     draws from anything but its seed.
+
+mod log;
+
+use crate::{
+    net::{Flight, Network},
+    swarm::NetworkOptions,
+    world::digest_of,
+};
+use cairn_core::{
+    Command,
+    replica::{
+        Committed, Effects, Input, Proposal, Replica, ReplicaConfig, bootstrap_entries,
+        conf::{ConfChange, Kind},
+        log::{EntryKind, Log, LogEntry},
+    },
+    state::members::Members,
+};
+use cairn_engine::sim::SplitMix;
+use cairn_proto::{
+    etcdserverpb::CompactionRequest,
+    membershippb::{Member, RaftAttributes},
+};
+use log::MemLog;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+const STEPS: u64 = 2_500;
+const TICK_MS: u64 = 100;
+const ELECTION_TICKS: usize = 10;
+const PATIENCE_MS: u64 = 7_000;
+/// How long a member goes on that was removed.
+const FAREWELL_MS: u64 = 1_000;
+/// Rounds of the quiet end.
+const ROUNDS: u64 = 300;
+/// Members that a cluster may grow to.
+const MEMBERS_MAX: usize = 7;
+
+/// How much was done, for floors.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct BareStats {
+    pub entries: u64,
+    pub answered: u64,
+    pub reads: u64,
+    pub elections: u64,
+    pub crashes: u64,
+    pub installs: u64,
+    pub changes: u64,
+    pub truncations: u64,
+    pub simulated_ms: u64,
+}
+
+impl BareStats {
+    pub fn add(&mut self, other: &BareStats) {
+        let BareStats {
+            entries,
+            answered,
+            reads,
+            elections,
+            crashes,
+            installs,
+            changes,
+            truncations,
+            simulated_ms,
+        } = other;
+        self.entries += entries;
+        self.answered += answered;
+        self.reads += reads;
+        self.elections += elections;
+        self.crashes += crashes;
+        self.installs += installs;
+        self.changes += changes;
+        self.truncations += truncations;
+        self.simulated_ms += simulated_ms;
+    }
+}
+
+/// What a replica's state comes to: how far it is, and who the members are.
+#[derive(Clone, Default)]
+struct Applied {
+    index: u64,
+    term: u64,
+    members: Members,
+}
+
+/// A read knows what it has to see at least.
+type Bare = Replica<u64, u64>;
+
+struct Peer {
+    id: u64,
+    log: Arc<MemLog>,
+    replica: Option<Box<Bare>>,
+    effects: Effects<u64, u64>,
+    committed: VecDeque<Committed<u64>>,
+    applied: Applied,
+    /// What a crash brings back.
+    saved: Applied,
+    /// Of this boot: batches of the log that are durable, and were not told yet.
+    durable: Option<u64>,
+    /// It was removed and ends then.
+    ends_ms: Option<u64>,
+    gone: bool,
+}
+
+/// See the module.
+pub struct Cluster {
+    rng: SplitMix,
+    now_ms: u64,
+    peers: Vec<Peer>,
+    network: Network,
+    /// Term and digest of everything that was applied by anyone, from index 1.
+    log: Vec<(u64, u64)>,
+    ids: BTreeSet<u64>,
+    next_id: u64,
+    answered: u64,
+    leaders: BTreeMap<u64, u64>,
+    members: Members,
+    voters_before: Vec<u64>,
+    /// Who sent something in this step while its log had something to sync, and how seldom it crashes then.
+    sent: Option<usize>,
+    crash_in: u64,
+    /// Which entry removed a member.
+    removed: BTreeMap<u64, u64>,
+    kept: u64,
+    digest: u64,
+    weights: [u64; 12],
+    stats: BareStats,
+}
+
+fn change_of(kind: Kind, id: u64, request_id: u64) -> ConfChange {
+    let attributes = RaftAttributes { peer_urls: vec![format!("http://{id}")], is_learner: false };
+    let member = Member { id, raft_attributes: Some(attributes), member_attributes: None };
+    let brings = matches!(kind, Kind::AddVoter | Kind::AddLearner);
+    ConfChange {
+        request_id,
+        kind,
+        member_id: id,
+        cluster_id: 5,
+        member: brings.then_some(member),
+        learners_max: 2,
+    }
+}
+
+/// Runs one seed; gives what was done, and the digest of the run.
+///
+/// # Errors
+/// The first broken rule.
+pub fn run(seed: u64) -> Result<(BareStats, u64), String> {
+    let mut cluster = Cluster::new(seed);
+    let told = |what: String| {
+        format!("seed {seed}: {what}\nrepeat with: cargo run -p cairn-sim -- --raft --seed {seed}")
+    };
+    cluster.run().map_err(told)?;
+    Ok((cluster.stats, cluster.digest))
+}
+
+/// Runs seeds from `first` on; one in a hundred twice, to see that the runs agree.
+///
+/// # Errors
+/// The first broken rule, or a seed whose two runs differ.
+pub fn run_seeds(first: u64, count: u64) -> Result<BareStats, String> {
+    let mut all = BareStats::default();
+    for seed in first..first + count {
+        let (stats, digest) = run(seed)?;
+        if seed.is_multiple_of(100) && run(seed)?.1 != digest {
+            return Err(format!("seed {seed}: two runs of one seed differ"));
+        }
+        all.add(&stats);
+    }
+    Ok(all)
+}
+
+impl Peer {
+    fn new(id: u64, log: MemLog) -> Peer {
+        Peer {
+            id,
+            log: Arc::new(log),
+            replica: None,
+            effects: Effects::default(),
+            committed: VecDeque::new(),
+            applied: Applied::default(),
+            saved: Applied::default(),
+            durable: None,
+            ends_ms: None,
+            gone: false,
+        }
+    }
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Cluster {
+        let mut rng = SplitMix::new(seed);
+        let founders = [3, 3, 3, 3, 5, 1, 2, 4][rng.index(8)];
+        let changes: Vec<_> = (1..=founders).map(|id| change_of(Kind::AddVoter, id, 0)).collect();
+        let (entries, promise) = bootstrap_entries(&changes);
+        let peers = (1..=founders).map(|id| Peer::new(id, MemLog::new(&entries, promise))).collect();
+        let options = NetworkOptions {
+            lost: [0, 0, 100, 10][rng.index(4)],
+            doubled: [0, 50, 5][rng.index(3)],
+            reordered: rng.one_in(2),
+            tells: rng.one_in(2),
+        };
+        let mut or_never = |weight: u64| if rng.one_in(4) { 0 } else { weight };
+        let rare = [or_never(2), or_never(3), or_never(2), or_never(6), or_never(10)];
+        let [partition, crash, transfer, change, trim] = rare;
+        Cluster {
+            now_ms: 0,
+            peers,
+            network: Network::new(options),
+            log: Vec::new(),
+            ids: BTreeSet::new(),
+            next_id: 0,
+            answered: 0,
+            leaders: BTreeMap::new(),
+            members: Members::default(),
+            voters_before: Vec::new(),
+            sent: None,
+            crash_in: [30, 300, u64::MAX][rng.index(3)],
+            removed: BTreeMap::new(),
+            kept: [0, 3, 50][rng.index(3)],
+            digest: 0xcbf2_9ce4_8422_2325,
+            weights: [
+                200,
+                60,
+                [60, 10][rng.index(2)],
+                [60, 10][rng.index(2)],
+                100,
+                40,
+                20,
+                partition,
+                crash,
+                transfer,
+                change,
+                trim,
+            ],
+            stats: BareStats::default(),
+            rng,
+        }
+    }
+
+    fn mark(&mut self, what: u64) {
+        self.digest = (self.digest ^ what).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            let at = self.rng.index(self.peers.len());
+            let total: u64 = self.weights.iter().sum();
+            let mut drawn = self.rng.below(total);
+            let mut action = 0;
+            while drawn >= self.weights[action] {
+                drawn -= self.weights[action];
+                action += 1;
+            }
+            self.sent = None;
+            self.act(at, action)?;
+            // Who sends before it syncs may lose what it said.
+            if let Some(at) = self.sent.take()
+                && self.rng.one_in(self.crash_in)
+                && self.peers[at].replica.is_some()
+            {
+                self.crash(at);
+            }
+        }
+        self.end()?;
+        self.stats.simulated_ms = self.now_ms;
+        Ok(())
+    }
+
+    fn act(&mut self, at: usize, action: usize) -> Result<(), String> {
+        if action == 7 {
+            let members = self.peers.len();
+            self.network.partition(&mut self.rng, members);
+            return Ok(());
+        }
+        if self.peers[at].gone {
+            return Ok(());
+        }
+        if self.peers[at].replica.is_none() {
+            return self.boot(at);
+        }
+        match action {
+            0 => {
+                for _ in 0..1 + self.rng.below(6) {
+                    self.deliver()?;
+                }
+                Ok(())
+            }
+            1 => {
+                self.now_ms += self.rng.below(60);
+                if self.end_removed(at) { Ok(()) } else { self.step(at, Input::Tick) }
+            }
+            2 => {
+                self.sync(at);
+                self.tell_durable(at)
+            }
+            3 => {
+                self.sync(at);
+                Ok(())
+            }
+            4 => self.apply(at),
+            5 => self.propose(at),
+            6 => {
+                let needed = self.answered;
+                self.step(at, Input::Read(vec![needed]))
+            }
+            8 => {
+                self.crash(at);
+                Ok(())
+            }
+            9 if self.rng.one_in(3) => self.step(at, Input::LogHangs),
+            9 => {
+                let to = self.peers[self.rng.index(self.peers.len())].id;
+                self.step(at, Input::Transfer { to })
+            }
+            10 => self.change(at),
+            _ => {
+                self.save(at);
+                Ok(())
+            }
+        }
+    }
+
+    fn boot(&mut self, at: usize) -> Result<(), String> {
+        let (seed, boot_nonce) = (self.rng.next_u64(), self.rng.next_u64());
+        let peer = &mut self.peers[at];
+        let (mut voters, learners) = peer.saved.members.voters_and_learners();
+        if peer.saved.members.is_removed(peer.id) {
+            voters.push(peer.id);
+        }
+        let config = ReplicaConfig {
+            id: peer.id,
+            election_ticks: ELECTION_TICKS,
+            heartbeat_ticks: 1,
+            pre_vote: true,
+            seed,
+            boot_nonce,
+            patience_ms: PATIENCE_MS,
+            applied: peer.saved.index,
+            voters,
+            learners,
+            promise: peer.log.promise(),
+        };
+        peer.applied = peer.saved.clone();
+        peer.effects = Effects::default();
+        peer.committed.clear();
+        peer.durable = None;
+        let replica =
+            Replica::new(config, peer.log.clone()).map_err(|e| format!("{} starts: {e}", peer.id))?;
+        peer.replica = Some(Box::new(replica));
+        Ok(())
+    }
+
+    fn crash(&mut self, at: usize) {
+        self.stats.crashes += 1;
+        let peer = &mut self.peers[at];
+        peer.replica = None;
+        peer.log = Arc::new(peer.log.crashed(&mut self.rng));
+        self.network.forget(at);
+    }
+
+    fn leave(&mut self, at: usize) {
+        self.peers[at].replica = None;
+        self.peers[at].gone = true;
+        self.network.forget(at);
+    }
+
+    fn step(&mut self, at: usize, input: Input<u64, u64>) -> Result<(), String> {
+        let now_ms = self.now_ms;
+        let peer = &mut self.peers[at];
+        let (last, term) = (peer.log.last_index(), peer.log.term(peer.log.last_index()));
+        peer.replica.as_mut().expect("it runs").step(now_ms, input, &mut peer.effects);
+        self.stats.truncations += u64::from(peer.log.term(last) != term);
+        self.perform(at)
+    }
+
+    fn perform(&mut self, at: usize) -> Result<(), String> {
+        let peer = &mut self.peers[at];
+        let id = peer.id;
+        let effects = &mut peer.effects;
+        if let Some((from, why)) = effects.misbehaved.pop() {
+            return Err(format!("{id} refused a message of {from}: {why}"));
+        }
+        if let Some(why) = effects.failed.take() {
+            return Err(format!("{id} stops: {why}"));
+        }
+        effects.sync = false;
+        effects.refused.clear();
+        effects.refused_reads.clear();
+        peer.committed.extend(effects.committed.drain(..));
+        for (index, reads) in effects.reads.drain(..) {
+            if let Some(needed) = reads.iter().find(|needed| **needed > index) {
+                return Err(format!("{id} reads at {index}, and {needed} was answered before"));
+            }
+            self.stats.reads += reads.len() as u64;
+        }
+        let removed = std::mem::take(&mut effects.removed);
+        let leadership = effects.leadership.take();
+        let messages = std::mem::take(&mut effects.messages);
+        let snapshots = std::mem::take(&mut effects.snapshots);
+        if let Some(leadership) = leadership.filter(|leadership| leadership.leads) {
+            self.see_leader(at, leadership.term)?;
+        }
+        if !messages.is_empty() && self.peers[at].log.is_behind() {
+            self.sent = Some(at);
+        }
+        for message in messages {
+            let Some(to) = self.place_of(message.to) else { continue };
+            let peer = message.to;
+            self.mark(peer << 32 ^ message.term << 8 ^ message.kind as u64);
+            let sent = self.network.send(&mut self.rng, Flight { from: at, to, message });
+            if !sent && self.peers[at].replica.is_some() {
+                self.step(at, Input::Unreachable { peer })?;
+            }
+        }
+        for peer in snapshots {
+            self.send_snapshot(at, peer)?;
+        }
+        if removed {
+            self.peers[at].ends_ms.get_or_insert(self.now_ms + FAREWELL_MS);
+        }
+        Ok(())
+    }
+
+    /// A member that was removed ends a while after it knows, or when a peer says so.
+    fn end_removed(&mut self, at: usize) -> bool {
+        let Peer { id, ends_ms, .. } = self.peers[at];
+        let removal = self.removed.get(&id).copied().unwrap_or(u64::MAX);
+        let told = |(other, peer): (usize, &Peer)| {
+            let hears = other != at && !self.network.is_cut(at, other);
+            let votes = peer.applied.members.voters_and_learners().0.contains(&peer.id);
+            let knows = peer.replica.as_ref().is_some_and(|replica| replica.durable_commit() >= removal);
+            hears && votes && knows && peer.applied.members.is_removed(id)
+        };
+        let ends = ends_ms.is_some_and(|due| due <= self.now_ms) || self.peers.iter().enumerate().any(told);
+        if ends {
+            self.leave(at);
+        }
+        ends
+    }
+
+    fn place_of(&self, id: u64) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.id == id && peer.replica.is_some())
+    }
+
+    fn see_leader(&mut self, at: usize, term: u64) -> Result<(), String> {
+        let id = self.peers[at].id;
+        match self.leaders.insert(term, id) {
+            Some(known) if known == id => return Ok(()),
+            Some(known) => return Err(format!("{id} leads term {term} like {known}")),
+            None => {}
+        }
+        self.stats.elections += 1;
+        let index = self.log.partition_point(|one| one.0 < term) as u64;
+        let newest = index.checked_sub(1).map(|at| self.log[at as usize].0);
+        let has = self.peers[at].log.term(index);
+        if newest.is_some() && has != newest {
+            return Err(format!(
+                "{id} leads term {term} without entry {index}: it has {has:?}, not {newest:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), String> {
+        let Some(Flight { to, message, .. }) = self.network.next(&mut self.rng) else { return Ok(()) };
+        let peer = &self.peers[to];
+        if peer.replica.is_none() || peer.applied.members.is_removed(message.from) {
+            return Ok(());
+        }
+        self.step(to, Input::Received(Box::new(message)))
+    }
+
+    fn sync(&mut self, at: usize) {
+        let batch = self.peers[at].log.sync();
+        self.peers[at].durable = Some(batch);
+    }
+
+    fn tell_durable(&mut self, at: usize) -> Result<(), String> {
+        match self.peers[at].durable.take() {
+            Some(batch) => self.step(at, Input::Durable { batch }),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, at: usize) -> Result<(), String> {
+        let max = [1, 5, 1000][self.rng.index(3)];
+        for _ in 0..max {
+            let Some(Committed { entry, carried }) = self.peers[at].committed.pop_front() else { break };
+            let (index, term) = (entry.index, entry.term);
+            let applied = &mut self.peers[at].applied;
+            if index != applied.index + 1 {
+                return Err(format!("entry {index} is applied after {}", applied.index));
+            }
+            (applied.index, applied.term) = (index, term);
+            self.take_entry(&entry)?;
+            if carried.is_some() {
+                self.answered = self.answered.max(index);
+                self.stats.answered += 1;
+            }
+            if entry.kind == EntryKind::ConfChangeV2 {
+                let change = ConfChange::decode(&entry.data).map_err(|e| e.to_string())?;
+                let members = &mut self.peers[at].applied.members;
+                let change = members.check(&change).is_ok().then_some(change);
+                if let Some(change) = &change {
+                    members.apply(change);
+                }
+                self.step(at, Input::ConfApplied { index, change })?;
+            } else {
+                self.step(at, Input::Applied { index })?;
+            }
+            if self.peers[at].replica.is_none() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry is applied, by the first or by another.
+    fn take_entry(&mut self, entry: &LogEntry) -> Result<(), String> {
+        let found = (entry.term, digest_of(entry.term, &entry.data));
+        if let Some(known) = self.log.get(entry.index as usize - 1) {
+            if *known != found {
+                return Err(format!("entry {} is another one than it was", entry.index));
+            }
+            return Ok(());
+        }
+        self.mark(found.1);
+        self.stats.entries += 1;
+        self.check_majority(entry)?;
+        self.log.push(found);
+        let id = match entry.kind {
+            EntryKind::ConfChangeV2 => {
+                let change = ConfChange::decode(&entry.data).map_err(|e| e.to_string())?;
+                if self.members.check(&change).is_ok() {
+                    self.voters_before = self.members.voters_and_learners().0;
+                    self.members.apply(&change);
+                    self.stats.changes += u64::from(change.request_id != 0);
+                    if change.kind == Kind::Remove {
+                        self.removed.insert(change.member_id, entry.index);
+                    }
+                    let adds = matches!(change.kind, Kind::AddVoter | Kind::AddLearner);
+                    if adds && !self.peers.iter().any(|peer| peer.id == change.member_id) {
+                        self.peers.push(Peer::new(change.member_id, MemLog::default()));
+                    }
+                }
+                change.request_id
+            }
+            _ if entry.data.is_empty() => 0,
+            _ => cairn_core::command::request_id(&entry.data).unwrap_or_default(),
+        };
+        if id != 0 && !self.ids.insert(id) {
+            return Err(format!("proposal {id} is in the log twice"));
+        }
+        Ok(())
+    }
+
+    fn check_majority(&self, entry: &LogEntry) -> Result<(), String> {
+        let has = |id: &&u64| {
+            let peer = self.peers.iter().find(|peer| peer.id == **id);
+            peer.is_some_and(|peer| {
+                let term = peer.log.durable_term(entry.index);
+                peer.log.durable_last() >= entry.index && (term == Some(entry.term) || term == Some(u64::MAX))
+            })
+        };
+        let most = |voters: &[u64]| 2 * voters.iter().filter(has).count() > voters.len();
+        let now = self.members.voters_and_learners().0;
+        if now.is_empty() || most(&now) || most(&self.voters_before) {
+            return Ok(());
+        }
+        Err(format!("entry {} of term {} is applied, and no majority has it", entry.index, entry.term))
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn propose(&mut self, at: usize) -> Result<(), String> {
+        let proposals = (0..1 + self.rng.below(3)).map(|_| {
+            let id = self.next_id();
+            let data =
+                Command::Compact(CompactionRequest { revision: id as i64, physical: false }).encode(id);
+            Proposal { id, kind: EntryKind::Normal, leader_only: self.rng.one_in(8), data, carried: id }
+        });
+        let proposals = proposals.collect();
+        self.step(at, Input::Propose(proposals))
+    }
+
+    fn change(&mut self, at: usize) -> Result<(), String> {
+        let (voters, learners) = self.peers[at].applied.members.voters_and_learners();
+        let runs = |id: &&u64| self.place_of(**id).is_some();
+        // As the check of a member does it: there are enough to go on.
+        let enough = voters.iter().filter(runs).count() > voters.len().div_ceil(2);
+        let room = self.peers.len() < MEMBERS_MAX && enough;
+        let fresh = self.peers.len() as u64 + 1;
+        let (kind, member) = match self.rng.below(6) {
+            0 if room => (Kind::AddVoter, fresh),
+            1 | 2 if room => (Kind::AddLearner, fresh),
+            3 if !learners.is_empty() && enough => (Kind::Promote, learners[self.rng.index(learners.len())]),
+            4 if voters.len() > 1 && enough => (Kind::Remove, voters[self.rng.index(voters.len())]),
+            5 if !learners.is_empty() => (Kind::Remove, learners[self.rng.index(learners.len())]),
+            _ => return Ok(()),
+        };
+        let id = self.next_id();
+        let data = change_of(kind, member, id).encode();
+        let proposal = Proposal { id, kind: EntryKind::ConfChangeV2, leader_only: false, data, carried: id };
+        self.step(at, Input::Propose(vec![proposal]))
+    }
+
+    /// The state so far outlives a crash, and the log is let go up to there.
+    fn save(&mut self, at: usize) {
+        let peer = &mut self.peers[at];
+        // What is applied of a log is durable there before the state that holds it is.
+        if peer.log.durable_last() < peer.applied.index {
+            return;
+        }
+        peer.saved = peer.applied.clone();
+        let told = peer.replica.as_ref().expect("it runs").applied();
+        peer.log.forget(peer.saved.index.min(told).saturating_sub(self.kept));
+    }
+
+    fn send_snapshot(&mut self, from: usize, peer: u64) -> Result<(), String> {
+        let Applied { index, term, members } = self.peers[from].saved.clone();
+        let reached = self.place_of(peer).filter(|to| !self.network.is_cut(from, *to) && !self.rng.one_in(4));
+        let Some(to) = reached.filter(|_| index > 0) else {
+            return self.step(from, Input::SnapshotEnded { peer, installed: false });
+        };
+        self.step(to, Input::SnapshotReceived { index, term })?;
+        if std::mem::take(&mut self.peers[to].effects.install) {
+            self.stats.installs += 1;
+            let receiver = &mut self.peers[to];
+            receiver.replica = None;
+            receiver.saved = Applied { index, term, members };
+            // A crash keeps what was promised as far as it was durable.
+            let promise = receiver.log.crashed(&mut self.rng).promise();
+            receiver.log = Arc::new(MemLog::after((index, term), promise));
+            self.network.forget(to);
+            self.boot(to)?;
+        }
+        self.step(from, Input::SnapshotEnded { peer, installed: true })
+    }
+
+    /// No more faults.
+    fn end(&mut self) -> Result<(), String> {
+        self.network.heal();
+        for round in 0..ROUNDS {
+            self.now_ms += TICK_MS;
+            for at in 0..self.peers.len() {
+                if self.peers[at].gone {
+                    continue;
+                }
+                if self.end_removed(at) {
+                    continue;
+                }
+                if self.peers[at].replica.is_none() {
+                    self.boot(at)?;
+                }
+                self.step(at, Input::Tick)?;
+            }
+            for _ in 0..4 {
+                for _ in 0..20 * self.peers.len() {
+                    self.deliver()?;
+                }
+                for at in 0..self.peers.len() {
+                    if self.peers[at].replica.is_some() {
+                        self.sync(at);
+                        self.tell_durable(at)?;
+                        self.apply(at)?;
+                    }
+                }
+            }
+            if round > ROUNDS / 2 && self.is_at_rest() {
+                return Ok(());
+            }
+        }
+        let of = |peer: &Peer| {
+            let replica = peer.replica.as_ref().map(|r| (r.committed(), r.proposals(), r.leadership()));
+            format!(
+                "{}: applied {}, log to {}, {replica:?}",
+                peer.id,
+                peer.applied.index,
+                peer.log.last_index()
+            )
+        };
+        let all: Vec<_> = self.peers.iter().filter(|peer| !peer.gone).map(of).collect();
+        let (voters, learners) = self.members.voters_and_learners();
+        let all = all.join("\n");
+        Err(format!(
+            "{} entries, voters {voters:?}, learners {learners:?}, and no rest:\n{all}",
+            self.log.len()
+        ))
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let running: Vec<&Peer> = self.peers.iter().filter(|peer| peer.replica.is_some()).collect();
+        let leads = |peer: &&&Peer| peer.replica.as_ref().is_some_and(|r| r.leadership().leads);
+        let quiet = |peer: &&Peer| {
+            peer.applied.index == self.log.len() as u64
+                && peer.applied.members == self.members
+                && peer.replica.as_ref().is_some_and(|r| r.proposals() == 0)
+        };
+        running.iter().filter(leads).count() == 1 && running.iter().all(quiet)
+    }
+}
