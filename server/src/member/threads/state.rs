@@ -37,8 +37,10 @@ const ENTRIES_PER_BATCH: usize = 4096;
 const OVERLAY_TIMES_MAX: u64 = 2;
 /// How long apply waits for the checkpointer before it asks again.
 const OVERLAY_PATIENCE: Duration = Duration::from_millis(100);
-/// Entries that one slice of a purge looks at.
-const ENTRIES_PER_PURGE: usize = 1000;
+/// What one slice of a purge is to take: the requests that come meanwhile wait for so long.
+const PURGE_SLICE: Duration = Duration::from_micros(200);
+/// Entries that one slice looks at, at least and at most.
+const ENTRIES_PER_PURGE: (usize, usize) = (50, 2000);
 /// Watchers that are looked at again under one hold of the hub's lock.
 const WATCHERS_PER_RECHECK: usize = 1000;
 /// A purge that is held up by a reader breaks its hold after this long.
@@ -54,6 +56,8 @@ struct Running<'a> {
     reads: BTreeMap<u64, Vec<ReadWaiter>>,
     next_scan_ms: u64,
     purge: Purge,
+    /// How many entries the next slice of it looks at.
+    purge_entries: usize,
     /// Compactions that are not purged yet, and since when.
     compactions: VecDeque<(i64, Instant)>,
     /// Since when a purge waits for a reader.
@@ -83,6 +87,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
         next_scan_ms: 0,
         // A purge that an earlier run did not finish goes on.
         purge: Purge::Ready,
+        purge_entries: ENTRIES_PER_PURGE.0,
         compactions: VecDeque::new(),
         held_since_ms: None,
     };
@@ -104,6 +109,14 @@ pub(in super::super) fn run(shared: &Arc<Shared>, state: State) {
         hub.take_wakers()
     };
     wake_all(wakers);
+}
+
+/// How many entries a slice is to look at after one of `entries` that took so long: more or fewer step by step, since
+/// one that was interrupted says little.
+fn next_slice(entries: usize, took: Duration) -> usize {
+    let (min, max) = ENTRIES_PER_PURGE;
+    let next = if took > PURGE_SLICE { entries / 2 } else { entries + entries / 4 };
+    next.clamp(min, max)
 }
 
 fn revision(shared: &Shared) -> i64 {
@@ -344,7 +357,7 @@ impl Running<'_> {
         }
         let now_ms = self.shared.now_ms();
         let break_holds = self.held_since_ms.is_some_and(|since_ms| now_ms >= since_ms + HOLD_PATIENCE_MS);
-        let budget = PurgeBudget { entries: ENTRIES_PER_PURGE, break_holds };
+        let budget = PurgeBudget { entries: self.purge_entries, break_holds };
         let started = Instant::now();
         let progress = self.state.store_mut().purge_step(budget)?;
         if !matches!(progress, PurgeProgress::Held(_)) {
@@ -353,7 +366,9 @@ impl Running<'_> {
         self.purge = match progress {
             PurgeProgress::Idle => Purge::Idle,
             PurgeProgress::More => {
-                self.shared.observer.purge_slice(started.elapsed().as_secs_f64());
+                let took = started.elapsed();
+                self.purge_entries = next_slice(self.purge_entries, took);
+                self.shared.observer.purge_slice(took.as_secs_f64());
                 Purge::Ready
             }
             PurgeProgress::Done(revision) => {
@@ -384,6 +399,22 @@ impl Running<'_> {
             self.shared.checkpointer.extend([CheckpointMessage::Checkpoint]);
             self.shared.overlay_room.drain(&mut wakes, OVERLAY_PATIENCE);
             wakes.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_of_a_purge_settles_at_what_its_time_allows() {
+        for (each_ns, least, most) in [(100, 1000, 2000), (1_000, 90, 250), (100_000, 50, 50)] {
+            let mut entries = 1000;
+            for round in 0..100 {
+                entries = next_slice(entries, Duration::from_nanos(each_ns * entries as u64));
+                assert!(round < 20 || (least..=most).contains(&entries), "{entries} at {each_ns} ns each");
+            }
         }
     }
 }
