@@ -104,6 +104,13 @@ impl TreeFile {
         self.file.write_at(parts, offset).map_err(|source| self.fatal("write", Some(offset), source))
     }
 
+    /// Begins to bring pages that were written to the medium, so that the next sync, which others on the same disk wait
+    /// behind, has little left to do.
+    pub(crate) fn write_behind(&self, first: PageId, bytes: u64) -> Result<()> {
+        let offset = first.byte_offset();
+        self.file.write_behind(offset, bytes).map_err(|source| self.fatal("write", Some(offset), source))
+    }
+
     /// The pages are to be written anew: whatever passed its checksum there no longer counts.
     pub(crate) fn forget(&self, first: PageId, npages: u64) {
         for page in first.get()..first.get() + npages {

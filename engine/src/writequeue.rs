@@ -47,7 +47,9 @@ impl WriteQueue {
         while let Some((first, run)) = self.next_run() {
             let parts: Vec<IoSlice<'_>> = run.iter().map(|bytes| IoSlice::new(bytes)).collect();
             file.write(PageId::new(first), &parts)?;
-            written += run.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            let bytes = run.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            file.write_behind(PageId::new(first), bytes)?;
+            written += bytes;
             if written >= budget {
                 break;
             }

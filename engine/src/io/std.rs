@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::sys;
 use super::{FileLock, MapView, OpenHow, VFile, Vfs};
 
 /// Buffers given to one `pwritev`; the kernel's own limit is 1024.
@@ -159,6 +160,13 @@ impl VFile for StdFile {
 
     fn write_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         write_whole(bytes, offset, |slices, at| Ok(rustix::io::pwritev(&self.file, slices, at)?))
+    }
+
+    fn write_behind(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match sys::begin_writeback(&self.file, offset, bytes) {
+            Err(e) if is_unsupported(&e) => Ok(()),
+            done => done,
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the other crates do not offer: the handler for `SIGBUS`, and the kernel's page size.
+//! What the other crates do not offer: the handler for `SIGBUS`, the kernel's page size, and the beginning of writeback.
 //!
 //! Owns      the table of mapped address ranges that the signal handler reads.
 //! Holds     1. a `SIGBUS` inside one of our maps ends the process after one line that names file and page;
@@ -7,6 +7,8 @@
 //!           3. the handler touches atomics and its stack alone: it allocates nothing and takes no lock.
 //! Never     resumes after a fault: the bytes that a reader wanted are not there.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -27,6 +29,18 @@ const PAGE_BYTES: usize = 4096;
 /// Bytes of a page of the kernel: 4 KiB, or 16 or 64 KiB on some aarch64 machines.
 pub fn kernel_page_bytes() -> u64 {
     rustix::param::page_size() as u64
+}
+
+/// Has the kernel begin to write the range of `file` to the disk. It waits for nothing, and so takes no error of an
+/// earlier write away from the sync that is to report it.
+pub(super) fn begin_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let range = |n: u64| libc::off64_t::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let (offset, bytes) = (range(offset)?, range(bytes)?);
+    // SAFETY: the call takes plain numbers; the descriptor is open for as long as `file` is borrowed.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 struct Slot {

@@ -59,6 +59,11 @@ pub trait VFile: Send + Sync + fmt::Debug {
     }
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     fn write_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Has the system begin to bring the range to the medium, without waiting: a later sync then finds little left to
+    /// do. Makes nothing durable. Nothing happens where the system cannot be told so.
+    fn write_behind(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes the bytes and the length durable. After an error, nothing may be concluded from a later success.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file, or grows it with zeros.

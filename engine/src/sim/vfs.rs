@@ -31,6 +31,8 @@ pub struct Counters {
     /// Writes and the bytes they carried.
     pub writes: u64,
     pub write_bytes: u64,
+    /// Bytes that were to be brought to the medium ahead of a sync.
+    pub behind_bytes: u64,
     /// Syncs of files.
     pub syncs: u64,
     /// Syncs of directories.
@@ -505,6 +507,12 @@ impl VFile for SimFile {
             Some(Fault::NoSpace) => Err(ErrorKind::StorageFull.into()),
             Some(_) => Err(eio()),
         }
+    }
+
+    /// Nothing is durable for it, so nothing happens.
+    fn write_behind(&self, _: u64, bytes: u64) -> io::Result<()> {
+        self.disk.state().counters.behind_bytes += bytes;
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

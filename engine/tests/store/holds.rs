@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use cairn_engine::page::PAGE_BYTES;
 use cairn_engine::sim::SimVfs;
 use cairn_engine::{
     CommitMeta, Db, HOLD_ENTRIES_MAX, InstallId, Lock, Options, PurgeRequest, Schema, Stopwatch, TreeDef,
     TreeKind, View,
 };
 
-use crate::model::key;
+use crate::model::{Commit, create, key};
 
 fn one(_: &[u8], _: &[u8]) -> u64 {
     1
@@ -141,4 +142,23 @@ fn readers_beside_a_large_batch_see_all_of_it_or_nothing_and_wait_for_no_long_ho
         merge.longest_ns / 1000
     );
     assert!(looks > 10 && merge.holds >= 11 * LARGE / HOLD_ENTRIES_MAX);
+}
+
+/// The log is on the same disk, and its syncs wait for what is before them.
+#[test]
+fn a_checkpoint_is_on_its_way_to_the_medium_before_it_is_synced() {
+    let disk = SimVfs::new();
+    let db = create(Arc::new(disk.clone()), Path::new("/member")).expect("a new store");
+    for index in 1..=50 {
+        Commit::new(3, index, true).run(&db, true).expect("commits");
+    }
+    let before = disk.counters();
+    assert!(db.checkpoint().expect("makes a checkpoint"));
+    let after = disk.counters();
+    let [written, behind] =
+        [(after.write_bytes, before.write_bytes), (after.behind_bytes, before.behind_bytes)]
+            .map(|(a, b)| a - b);
+    assert_eq!(after.syncs - before.syncs, 1);
+    assert!(behind > 10 * PAGE_BYTES as u64, "{behind} bytes");
+    assert_eq!(written - behind, 2 * PAGE_BYTES as u64, "all but a page of the space map and the slot");
 }
