@@ -8,22 +8,18 @@
 
 use crate::{
     ETCD_VERSION,
+    bootstrap::{self, Beginning},
     config::{Config, given::Remark, help::go_arch, value::format_duration},
     exit::ExitStatus,
     front::{Front, Role, Unhealthy},
     listen::{self, Listener},
     log::{Log, Value},
-    member::{
-        Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, MemberId, Start, StartError, TokenKind,
-        peers::http,
-    },
+    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind},
     metrics::{self, Metrics},
     notify,
     observe::Watcher,
     signals::{self, Signal},
 };
-use ::http::Method;
-use bytes::Bytes;
 use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
 use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
 use std::{
@@ -45,8 +41,6 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(7);
 const SEAL_LIMIT: Duration = Duration::from_secs(2);
 /// Connections of peers have this long to end.
 const PEERS_LIMIT: Duration = Duration::from_secs(1);
-/// Each other founder is asked for as long whether the cluster is there already (BO-3).
-const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Files that a member needs beside its connections (SD-9).
 const DESCRIPTORS_RESERVED: u64 = 150;
 /// How often the limit of open files is compared with their number.
@@ -101,12 +95,10 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         Ok(listeners) => listeners,
         Err(error) => return failed(&log, ExitStatus::Listen, &error.to_string()),
     };
-    if let Some(text) = missing_cluster(&config) {
-        return failed(&log, ExitStatus::Refused, &text);
-    }
-    if let Err(text) = not_bootstrapped(&config).await {
-        return failed(&log, ExitStatus::Refused, &text);
-    }
+    let beginning = match bootstrap::beginning(&config).await {
+        Ok(beginning) => beginning,
+        Err(text) => return failed(&log, ExitStatus::Refused, &text),
+    };
     let metrics = Arc::new(Metrics::new(config.metrics_extensive));
     let front = Arc::new(Front::new(config, log.clone(), metrics.clone()));
     let serving = Serving::new(front.clone(), connections_max);
@@ -118,9 +110,9 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     if front.config.auth.tokens == TokenKind::Simple {
         log.warn("simple token is not cryptographically signed", &[]);
     }
-    let member = match Member::open(member_config(&front.config), Arc::new(observer)).await {
+    let member = match open(&front.config, beginning, Arc::new(observer)).await {
         Ok(member) => member,
-        Err(error) => return failed(&log, status_of(&error), &error.to_string()),
+        Err((status, text)) => return failed(&log, status, &text),
     };
     front.admit_peers(member.clone());
     match member.publish_itself().await {
@@ -169,6 +161,21 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         (None, Some(ended)) => ended_by_itself(&log, member, &ended).await,
         (None, None) => End::Status(ExitStatus::Done),
     }
+}
+
+async fn open(
+    config: &Config,
+    beginning: Beginning,
+    observer: Arc<Watcher>,
+) -> Result<Member, (ExitStatus, String)> {
+    let refused = |error: StartError| (status_of(&error), error.to_string());
+    match Member::open(member_config(config, beginning), observer.clone()).await {
+        // It was to join a cluster, and ended before it heard anything of it.
+        Err(StartError::Boot(BootError::FirstEntry(_))) if !config.found_cluster => {}
+        opened => return opened.map_err(refused),
+    }
+    let beginning = bootstrap::join(config).await.map_err(|text| (ExitStatus::Refused, text))?;
+    Member::open(member_config(config, beginning), observer).await.map_err(refused)
 }
 
 async fn ended_by_itself(log: &Log, member: Member, ended: &Ended) -> End {
@@ -352,49 +359,13 @@ async fn watch_descriptors(log: Log) {
     }
 }
 
-/// The founders of the cluster but this one, each by its peer URLs.
-fn other_founders(config: &Config) -> impl Iterator<Item = &Vec<String>> {
-    config.initial_cluster.iter().filter(|(name, _)| **name != config.name).map(|(_, urls)| urls)
-}
-
-/// BO-3: a member that others know to have run already must not begin with an empty disk (R27).
-async fn not_bootstrapped(config: &Config) -> Result<(), String> {
-    if config.data_dir.join("member").exists() {
-        return Ok(());
-    }
-    let own = MemberId::at_bootstrap(founder_urls(config), &config.cluster_token);
-    for url in other_founders(config).flatten() {
-        let asked = http::ask(url, Method::GET, "/members", &[], Bytes::new(), FOUNDER_PATIENCE).await;
-        let Ok(answer) = asked else { continue };
-        let members: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let runs = |member: &serde_json::Value| {
-            member["id"].as_u64() == Some(own.0)
-                && member["clientURLs"].as_array().is_some_and(|u| !u.is_empty())
-        };
-        if members.as_array().is_some_and(|members| members.iter().any(runs)) {
-            return Err(format!(
-                "member {own} has already been bootstrapped: {} is empty and {url} knows this member; bring its data \
-                 back, or remove the member and add it anew",
-                config.data_dir.display()
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The URLs that this member's id is made of.
-fn founder_urls(config: &Config) -> &[String] {
-    config.initial_cluster.get(&config.name).map_or(&config.advertise_peer[..], |urls| urls)
-}
-
-fn member_config(config: &Config) -> MemberConfig {
-    let id_of = |urls: &Vec<String>| MemberId::at_bootstrap(urls, &config.cluster_token).0;
+fn member_config(config: &Config, beginning: Beginning) -> MemberConfig {
     MemberConfig {
-        start: Start::New { others: other_founders(config).cloned().collect() },
-        known_peers: other_founders(config).map(|urls| (id_of(urls), urls.clone())).collect(),
+        start: beginning.start,
+        known_peers: beginning.peers,
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),
-        peer_urls: founder_urls(config).to_vec(),
+        peer_urls: bootstrap::founder_urls(config).to_vec(),
         client_urls: config.advertise_client.clone(),
         cluster_token: config.cluster_token.clone(),
         heartbeat_ms: config.heartbeat_ms,
@@ -408,6 +379,8 @@ fn member_config(config: &Config) -> MemberConfig {
         auto_compaction: config.auto_compaction,
         watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
         auth: config.auth,
+        strict_reconfig: config.strict_reconfig,
+        learners_max: config.learners_max,
         lease_checkpoints: config.gates.lease_checkpoint,
         ..MemberConfig::new(config.data_dir.clone(), seed())
     }
@@ -418,17 +391,6 @@ fn seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     RandomState::new().hash_one((now.as_nanos(), std::process::id()))
-}
-
-/// A member that is to join a cluster has no data yet, and no cluster to join.
-fn missing_cluster(config: &Config) -> Option<String> {
-    let fresh = !config.data_dir.join("member").exists();
-    (fresh && !config.found_cluster).then(|| {
-        format!(
-            "--initial-cluster-state=existing is refused: {} holds no member, and joining a cluster is not there yet",
-            config.data_dir.display()
-        )
-    })
 }
 
 fn status_of(error: &StartError) -> ExitStatus {

@@ -5,6 +5,7 @@
 //! Holds     what each room states at the top of its file.
 //! Never     decides what a request means: that is `cairn-core`.
 
+mod bootstrap;
 pub mod config;
 pub mod daemon;
 pub mod exit;

@@ -6,17 +6,21 @@
 //!           2. it ends with the test, and at the latest after [`LIFE_S`] seconds, also if the test is killed.
 //! Never     kills a process that it did not start.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use tempfile::TempDir;
+
+use cairn_proto::etcdserverpb::RangeRequest;
 
 use crate::client::Client;
 use crate::tools::Etcd;
@@ -76,18 +80,82 @@ pub struct Server {
 }
 
 impl Server {
+    /// One that is not started yet, with its ports and its directory.
+    pub fn idle(program: Program) -> Server {
+        let dir =
+            tempfile::Builder::new().prefix("cairn-test-").tempdir().expect("a directory for the server");
+        let (client_port, peer_port) = free_ports();
+        Server { program, dir, client_port, peer_port, keeper: None }
+    }
+
+    /// Starts as many as members of one cluster, `m0`, `m1` and so on, and waits until all answer.
+    ///
+    /// # Panics
+    /// If one ends or stays silent.
+    pub async fn start_cluster(program: &Program, count: usize) -> Vec<(String, Server)> {
+        let mut servers: Vec<(String, Server)> =
+            (0..count).map(|i| (format!("m{i}"), Server::idle(program.clone()))).collect();
+        let named = |(name, server): &(String, Server)| format!("{name}={}", server.peer_url());
+        let cluster = servers.iter().map(named).collect::<Vec<_>>().join(",");
+        for (name, server) in &mut servers {
+            server.give([format!("--name={name}"), format!("--initial-cluster={cluster}")]);
+            server.spawn();
+        }
+        for (name, server) in &mut servers {
+            if let Err(reason) = server.ready(false).await {
+                panic!("{name}: {reason}\n{}", server.log());
+            }
+        }
+        servers
+    }
+
+    /// More flags for its next start; later ones win.
+    pub fn give(&mut self, flags: impl IntoIterator<Item = String>) {
+        self.program.args.extend(flags);
+    }
+
+    /// Starts one that joins as a learner, which answers serializable reads alone.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn start_learner(&mut self) {
+        self.spawn();
+        if let Err(reason) = self.ready(true).await {
+            panic!("{reason}\n{}", self.log());
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut keeper = self.keeper.take().expect("it was started");
+        let begin = Instant::now();
+        while begin.elapsed() < STOP {
+            if let Some(status) = keeper.try_wait().expect("the keeper is our child") {
+                return status;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        self.keeper = Some(keeper);
+        panic!("not ended {STOP:?} after it was to\n{}", self.log());
+    }
+
     /// Starts the program on a new directory and waits until it answers.
     ///
     /// # Panics
     /// If it ends or stays silent; its log is part of the message.
     pub async fn start(program: Program) -> Server {
-        let dir =
-            tempfile::Builder::new().prefix("cairn-test-").tempdir().expect("a directory for the server");
-        let mut server = Server { program, dir, client_port: 0, peer_port: 0, keeper: None };
+        let mut server = Server::idle(program);
         for attempt in 1..=START_ATTEMPTS {
             (server.client_port, server.peer_port) = free_ports();
             server.spawn();
-            match server.ready().await {
+            match server.ready(false).await {
                 Ok(()) => return server,
                 Err(reason) => {
                     let in_use = says_in_use(&server.log());
@@ -108,7 +176,7 @@ impl Server {
         for attempt in 1..=RESTART_ATTEMPTS {
             let said = self.log().len();
             self.spawn();
-            let Err(reason) = self.ready().await else { return };
+            let Err(reason) = self.ready(false).await else { return };
             let in_use = says_in_use(&self.log()[said..]);
             assert!(in_use && attempt < RESTART_ATTEMPTS, "{reason}\n{}", self.log());
             tokio::time::sleep(POLL).await;
@@ -172,16 +240,7 @@ impl Server {
     /// If it does not end in time.
     pub async fn stop(&mut self) -> ExitStatus {
         kill_process(self.pid(), Signal::TERM).expect("the server is ours");
-        let mut keeper = self.keeper.take().expect("a server with a process id runs");
-        let begin = Instant::now();
-        while begin.elapsed() < STOP {
-            if let Some(status) = keeper.try_wait().expect("the keeper is our child") {
-                return status;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        self.keeper = Some(keeper);
-        panic!("not ended {STOP:?} after SIGTERM\n{}", self.log());
+        self.ended().await
     }
 
     fn log_path(&self) -> PathBuf {
@@ -209,8 +268,8 @@ impl Server {
         self.keeper = Some(command.spawn().expect("`timeout` of coreutils runs"));
     }
 
-    /// Waits until it has answered a linearizable read.
-    async fn ready(&mut self) -> Result<(), String> {
+    /// Waits until it has answered a read.
+    async fn ready(&mut self, serializable: bool) -> Result<(), String> {
         let begin = Instant::now();
         while begin.elapsed() < READY {
             let keeper = self.keeper.as_mut().expect("it was spawned");
@@ -219,8 +278,7 @@ impl Server {
                 return Err(format!("{} ended: {status}", self.program.path.display()));
             }
             if let Ok(mut client) = Client::connect(&self.url()).await {
-                let read =
-                    cairn_proto::etcdserverpb::RangeRequest { key: "ready".into(), ..Default::default() };
+                let read = RangeRequest { key: "ready".into(), serializable, ..Default::default() };
                 if client.kv.range(read).await.is_ok() {
                     return Ok(());
                 }
@@ -262,16 +320,18 @@ fn group(keeper: &Child) -> Pid {
 
 /// Two ports that are free now. They are below those that the system gives to outgoing connections, so that a
 /// server that was killed finds its own free again.
-fn free_ports() -> (u16, u16) {
+/// Two that nobody has now, and that no outgoing connection is given.
+pub fn free_ports() -> (u16, u16) {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    // Members of one cluster get theirs before any of them runs.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut rng = rand::rng();
     let mut free = || {
-        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let is_new = |port: &u16| GIVEN.lock().expect("no panic").insert(*port);
+        let is_free = |port: &u16| is_new(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
         std::iter::repeat_with(|| rng.random_range(PORTS)).find(is_free).expect("an endless iterator")
     };
-    let first = free();
-    let second = std::iter::repeat_with(free).find(|port| *port != first).expect("an endless iterator");
-    (first, second)
+    (free(), free())
 }
 
 /// The resident memory of a process that no file backs, in bytes.

@@ -49,6 +49,12 @@ impl MemberId {
         hash.update(cluster_token.as_bytes());
         MemberId(first_eight(hash))
     }
+
+    /// The id of a member that is added to a cluster that runs, at this second since 1970 (ID-2).
+    pub fn when_added<S: AsRef<str>>(peer_urls: &[S], unix_s: u64) -> MemberId {
+        // etcd hashes the time in the place of the token.
+        MemberId::at_bootstrap(peer_urls, &unix_s.to_string())
+    }
 }
 
 impl ClusterId {
@@ -112,6 +118,15 @@ mod tests {
         let pinned = MemberId::at_bootstrap(&["https://localhost:20001"], "new");
         assert_eq!(pinned.to_string(), "a8f3458387986d");
         assert_eq!(ClusterId::of_initial(&[pinned]).to_string(), "34c21a2d427db393");
+    }
+
+    // rule: ID-2
+    #[test]
+    fn a_member_that_is_added_has_the_time_in_its_id() {
+        let urls = ["http://a:1"];
+        assert_ne!(MemberId::when_added(&urls, 1), MemberId::when_added(&urls, 2));
+        let at = MemberId::when_added(&["http://b:1", "http://a:1"], 1_700_000_000);
+        assert_eq!(at, MemberId(first_eight(Sha1::new_with_prefix("http://a:1http://b:11700000000"))));
     }
 
     // rule: ID-1

@@ -56,6 +56,8 @@ pub struct Config {
     /// Bytes a second; 0 does not scrub.
     pub scrub_bytes_s: u64,
     pub catch_up_entries: u64,
+    pub strict_reconfig: bool,
+    pub learners_max: u32,
     /// Defragment at start if that frees as much; 0 never does.
     pub defrag_threshold_mb: u64,
     pub gates: Gates,
@@ -171,6 +173,9 @@ impl Config {
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,
             scrub_bytes_s: read.uint("scrub-rate"),
             catch_up_entries: read.uint("snapshot-catchup-entries"),
+            strict_reconfig: read.bool("strict-reconfig-check"),
+            learners_max: u32::try_from(read.int("max-learners"))
+                .map_err(|_| ConfigError("--max-learners must not be negative, nor above 2^32".to_owned()))?,
             defrag_threshold_mb: read.uint("bootstrap-defrag-threshold-megabytes"),
             gates,
             listen_peer: read.listeners("listen-peer-urls")?,
@@ -435,6 +440,10 @@ fn initial_cluster(
             config.name
         ));
     };
+    // Whoever joins was announced when it was added.
+    if !config.found_cluster {
+        return check_plain(members);
+    }
     let (listed, announced) = (own.join(","), config.advertise_peer.join(","));
     for (urls, others, text) in [
         (own, &config.advertise_peer, "has {} but missing from --initial-advertise-peer-urls"),
@@ -447,6 +456,10 @@ fn initial_cluster(
             ));
         }
     }
+    check_plain(members)
+}
+
+fn check_plain(members: BTreeMap<String, Vec<String>>) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
     let plain = |url: &&String| !url.starts_with("http://");
     if let Some(url) = members.values().flatten().filter(|_| members.len() > 1).find(plain) {
         return refuse(format!(
@@ -457,7 +470,7 @@ fn initial_cluster(
 }
 
 /// Equal as texts, or one after names are resolved.
-fn same_url(a: &str, b: &str) -> bool {
+pub fn same_url(a: &str, b: &str) -> bool {
     let resolved = |url: &str| -> Option<(String, BTreeSet<SocketAddr>)> {
         let (scheme, authority) = url.split_once("://")?;
         Some((scheme.to_owned(), authority.to_socket_addrs().ok()?.collect()))

@@ -191,7 +191,7 @@ fn answer(
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path();
-    if role == Role::Peer && (peers::is_ours(path) || peers::leases::is_ours(path)) {
+    if role == Role::Peer && peers::is_ours(path) {
         Box::pin(async move { answer_peer(&front, request).await })
     } else if role.serves_grpc() && is_grpc(&request) {
         grpc::serve(front, remote, request)
@@ -204,8 +204,7 @@ fn answer(
 
 async fn answer_peer(front: &Front, request: Request<Incoming>) -> Response<Body> {
     match front.running() {
-        Some(member) if peers::is_ours(request.uri().path()) => peers::serve(member, request).await,
-        Some(member) => peers::leases::serve(member, request).await,
+        Some(member) => peers::serve(member, request).await,
         None => web::starting(),
     }
 }

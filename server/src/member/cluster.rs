@@ -23,7 +23,7 @@ impl Member {
         if r.linearizable {
             self.linearize().await?;
         }
-        let members = self.shared.cluster().members.iter().map(member).collect();
+        let members = self.shared.cluster().members.iter().map(record).collect();
         Ok(pb::MemberListResponse { header: Some(self.cluster_header()), members })
     }
 
@@ -176,7 +176,8 @@ impl Member {
     }
 }
 
-fn member(m: &membershippb::Member) -> pb::Member {
+/// A member as clients are told of it.
+pub(super) fn record(m: &membershippb::Member) -> pb::Member {
     let raft = m.raft_attributes.clone().unwrap_or_default();
     let attributes = m.member_attributes.clone().unwrap_or_default();
     pb::Member {

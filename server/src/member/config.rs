@@ -51,6 +51,10 @@ pub struct MemberConfig {
     pub auto_compaction: AutoCompaction,
     pub watch_progress_interval_ms: u64,
     pub auth: AuthConfig,
+    /// `--strict-reconfig-check`: no change of the membership that would endanger the quorum.
+    pub strict_reconfig: bool,
+    /// `--max-learners`.
+    pub learners_max: u32,
     /// Remaining times of leases are recorded through the log (LEASE-26).
     pub lease_checkpoints: bool,
     /// What the draws of this member start from: election timeouts, lease ids, timers, the log's salt.
@@ -82,6 +86,8 @@ impl MemberConfig {
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
             auth: AuthConfig::default(),
+            strict_reconfig: true,
+            learners_max: 1,
             lease_checkpoints: true,
             seed,
             vfs: Arc::new(cairn_engine::io::StdVfs),

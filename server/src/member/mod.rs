@@ -15,6 +15,7 @@ mod datadir;
 mod kv;
 mod lease;
 mod logwrite;
+mod membership;
 mod passwords;
 pub mod peers;
 mod queue;
@@ -208,7 +209,7 @@ impl Member {
             lessor,
             auth: state.auth_cell(),
             passwords,
-            cluster: Mutex::new(Arc::new(state.cluster().clone())),
+            cluster: Mutex::default(),
             raft: figures,
             peers,
             received_store: Mutex::default(),
@@ -224,7 +225,8 @@ impl Member {
             led: watch_channel::Sender::new(false),
             dir,
         });
-        shared.peers.follow(&shared, &shared.cluster().members);
+        shared.note_cluster(state.cluster());
+        let is_removed = state.cluster().members.is_removed(member_id.0);
         let mut threads = Vec::new();
         let mut start = |thread: std::io::Result<JoinHandle<()>>| match thread {
             Ok(handle) => {
@@ -238,6 +240,10 @@ impl Member {
         start(spawn(&shared, "catchup", threads::catchup::run))?;
         start(spawn(&shared, "state", |shared| threads::state::run(shared, state)))?;
         start(spawn(&shared, "replica", |shared| threads::replica::run(shared, replica)))?;
+        if is_removed {
+            // It heard of that before it ended (CL-4).
+            shared.end(Ended::Removed);
+        }
         Ok(Member { shared, threads: Arc::new(Mutex::new(threads)), caller: Caller::Nobody })
     }
 
@@ -345,6 +351,11 @@ impl Member {
             revision,
             raft_term: self.shared.raft.term.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether this member is a learner, which serves next to nothing (LR-2).
+    pub fn is_learner(&self) -> bool {
+        self.shared.raft.learns.load(Ordering::Acquire)
     }
 
     pub fn has_leader(&self) -> bool {

@@ -23,7 +23,7 @@ use cairn_core::{
     ids::RequestIds,
     lessor::Lessor,
     replica::{Committed, Leadership, Proposal, conf::ConfChange, log::EntryKind, peer::PeerMessage},
-    state::{Applied, Carried, ClusterView},
+    state::{Applied, Carried, ClusterView, members::is_learner},
     watch::Hub,
 };
 use cairn_engine::{Db, Options, snapshot::Receiver, wal::Wal};
@@ -88,6 +88,8 @@ pub(super) enum ReplicaMessage {
     Transfer {
         to: u64,
     },
+    /// What each member is known to have of the log, if this one leads.
+    Progress(oneshot::Sender<Vec<(u64, u64)>>),
 }
 
 /// What the state's thread is told.
@@ -119,6 +121,8 @@ pub(super) struct RaftFigures {
     pub term: AtomicU64,
     pub leader: AtomicU64,
     pub leads: AtomicBool,
+    /// This member is a learner.
+    pub learns: AtomicBool,
     pub committed: AtomicU64,
     pub applied_index: AtomicU64,
     pub applied_term: AtomicU64,
@@ -202,6 +206,21 @@ impl Shared {
 
     pub fn cluster(&self) -> Arc<ClusterView> {
         self.cluster.lock().expect("nothing fails under this lock").clone()
+    }
+
+    /// Where this member listens for its peers.
+    pub fn own_peer_urls(&self) -> Vec<String> {
+        let cluster = self.cluster();
+        let record = cluster.members.get(self.member_id.0).and_then(|member| member.raft_attributes.as_ref());
+        record.map_or_else(|| self.config.peer_urls.clone(), |attributes| attributes.peer_urls.clone())
+    }
+
+    /// Follows what was applied of the cluster.
+    pub fn note_cluster(self: &Arc<Self>, cluster: &ClusterView) {
+        let own = cluster.members.get(self.member_id.0);
+        self.raft.learns.store(own.is_some_and(is_learner), Ordering::Release);
+        *self.cluster.lock().expect("nothing fails under this lock") = Arc::new(cluster.clone());
+        self.peers.follow(self);
     }
 
     pub fn is_ended(&self) -> bool {

@@ -109,7 +109,7 @@ fn mistakes_end_with_their_status_and_one_line() {
     assert_eq!((code, fatal(&err).as_str()), (Some(1), "--cert-file=x is refused: TLS is not there yet"));
     let (code, _, err) = run_to_end(&["--initial-cluster-state=existing"], dir.path());
     assert_eq!(code, Some(1));
-    assert!(fatal(&err).contains("--initial-cluster-state=existing is refused"), "{err}");
+    assert!(fatal(&err).contains("could not retrieve cluster information from the given URLs"), "{err}");
     let (code, _, err) = run_to_end(&["--log-outputs=/no/such/dir/log"], dir.path());
     assert_eq!(code, Some(1));
     assert!(fatal(&err).contains("/no/such/dir/log"), "{err}");

@@ -9,6 +9,7 @@ mod large;
 mod lifecycle;
 mod lock;
 mod members;
+mod membership;
 mod metrics;
 mod rpc;
 mod streams;

@@ -11,7 +11,7 @@ use cairn_proto::etcdserverpb::{
     lease_client::LeaseClient, maintenance_client::MaintenanceClient,
 };
 use rustix::process::Signal;
-use std::{collections::BTreeSet, future::Future, net::TcpListener};
+use std::{collections::BTreeSet, future::Future, net::TcpListener, sync::Mutex};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,7 +28,12 @@ impl Place {
         Place { name: name.into(), peer: free_url(), client: free_url() }
     }
 
-    fn flags(&self, cluster: &str) -> Vec<String> {
+    fn named(&self) -> String {
+        format!("{}={}", self.name, self.peer)
+    }
+
+    fn flags(&self, cluster: &[String]) -> Vec<String> {
+        let cluster = cluster.join(",");
         vec![
             format!("--name={}", self.name),
             format!("--initial-cluster={cluster}"),
@@ -65,15 +70,17 @@ impl Place {
     }
 }
 
-/// A port that nobody has and that no outgoing connection is given: who dials a member that is down must not
-/// take its port.
+/// A port that nobody has, that is given once, and that no outgoing connection gets: who dials a member that is down
+/// must not take its port.
 fn free_url() -> String {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let mut bytes = [0; 2];
         getrandom::fill(&mut bytes).expect("the system draws");
         let port = PORTS.start + u16::from_be_bytes(bytes) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let is_new = GIVEN.lock().expect("no panic").insert(port);
+        if is_new && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return format!("http://127.0.0.1:{port}");
         }
     }
@@ -89,9 +96,7 @@ impl Members {
     /// Starts a cluster of so many, all there from its beginning, with these flags beside those of their places.
     pub fn start(count: usize, more: &[&str]) -> Members {
         let places: Vec<Place> = (0..count).map(|i| Place::new(format!("m{i}"))).collect();
-        let named: Vec<String> =
-            places.iter().map(|place| format!("{}={}", place.name, place.peer)).collect();
-        let named = named.join(",");
+        let named: Vec<String> = places.iter().map(Place::named).collect();
         let mut members = Members { places: Vec::new(), flags: Vec::new(), running: Vec::new() };
         let mut spawned = Vec::new();
         for place in places {
@@ -102,6 +107,17 @@ impl Members {
         }
         members.running = spawned.into_iter().map(|daemon| Some(daemon.ready())).collect();
         members
+    }
+
+    /// A place for one that is added: it is to join those that run now.
+    pub fn join(&mut self, place: Place) -> usize {
+        let named: Vec<String> = self.live().into_iter().map(|i| self.places[i].named()).collect();
+        let mut flags = place.flags(&[named, vec![place.named()]].concat());
+        flags.push("--initial-cluster-state=existing".to_owned());
+        self.places.push(place);
+        self.flags.push(flags);
+        self.running.push(None);
+        self.len() - 1
     }
 
     pub fn len(&self) -> usize {
@@ -140,6 +156,22 @@ impl Members {
 
     pub fn restart(&mut self, i: usize, dir: TempDir) {
         self.running[i] = Some(self.spawn(i, dir).ready());
+    }
+
+    /// The members as this one has applied them.
+    pub async fn list(&self, i: usize) -> Vec<pb::Member> {
+        let mut cluster = self.places[i].cluster().await;
+        cluster
+            .member_list(pb::MemberListRequest { linearizable: true })
+            .await
+            .expect("a list")
+            .into_inner()
+            .members
+    }
+
+    pub async fn id(&self, i: usize) -> u64 {
+        let status = self.places[i].maintenance().await.status(pb::StatusRequest {}).await.expect("a status");
+        status.into_inner().header.expect("a header").member_id
     }
 
     /// Which member leads, as all that run agree.

@@ -11,6 +11,7 @@
 
 pub mod alarms;
 pub mod members;
+pub mod reconfig;
 
 use crate::{
     Command, Refusal,

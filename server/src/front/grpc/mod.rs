@@ -144,6 +144,10 @@ impl Call {
         let encoding = Encoding::of_request(headers)?;
         let deadline = timeout_of(headers)?.map(|timeout| Instant::now() + timeout);
         let member = front.member().ok_or(errors::STOPPED)?.called_by(auth::caller(headers));
+        // LR-2. Of ranges a learner serves those that need no quorum.
+        if member.is_learner() && !matches!(route.rpc, Rpc::Status | Rpc::Range) {
+            return Err(errors::NOT_SUPPORTED_FOR_LEARNER.into());
+        }
         let requires_leader = headers.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
         if requires_leader && !member.has_leader() {
             return Err(errors::NO_LEADER.into());
@@ -156,9 +160,12 @@ impl Call {
         let member = &self.member;
         match self.route.rpc {
             Rpc::Put => self.unary(request, move |r| async move { whole(member.put(r).await) }),
-            Rpc::Range => {
-                self.unary(request, move |r| async move { kv::range(member.range(r).await, self.encoding) })
-            }
+            Rpc::Range => self.unary(request, move |r: pb::RangeRequest| async move {
+                if member.is_learner() && !r.serializable {
+                    return Err(errors::NOT_SUPPORTED_FOR_LEARNER.into());
+                }
+                kv::range(member.range(r).await, self.encoding)
+            }),
             Rpc::Txn => self.unary(request, move |r| async move { whole(member.txn(r).await) }),
             Rpc::DeleteRange => {
                 self.unary(request, move |r| async move { whole(member.delete_range(r).await) })
@@ -177,6 +184,16 @@ impl Call {
                 .unary(request, move |_: pb::LeaseLeasesRequest| async move { whole(member.leases().await) }),
             Rpc::MemberList => {
                 self.unary(request, move |r| async move { whole(member.member_list(r).await) })
+            }
+            Rpc::MemberAdd => self.unary(request, move |r| async move { whole(member.member_add(r).await) }),
+            Rpc::MemberRemove => {
+                self.unary(request, move |r| async move { whole(member.member_remove(r).await) })
+            }
+            Rpc::MemberUpdate => {
+                self.unary(request, move |r| async move { whole(member.member_update(r).await) })
+            }
+            Rpc::MemberPromote => {
+                self.unary(request, move |r| async move { whole(member.member_promote(r).await) })
             }
             Rpc::Alarm => self.unary(request, move |r| async move { whole(member.alarm(r).await) }),
             Rpc::HashKv => {

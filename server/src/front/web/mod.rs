@@ -9,11 +9,14 @@
 pub mod health;
 
 use super::{Front, Role, body::Body};
-use crate::{ETCD_MINOR_VERSION, ETCD_VERSION};
+use crate::{
+    ETCD_MINOR_VERSION, ETCD_VERSION,
+    member::peers::members::{CLUSTER_ID, MEMBERS, records},
+};
 use cairn_proto::etcdserverpb::MemberListRequest;
 use health::STARTING;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use serde_json::{Value, json};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde_json::json;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -21,7 +24,6 @@ const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json; chars
 const METRICS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
 /// gRPC's code Unimplemented in the form of the gateway's errors.
 const GATEWAY_MISSING: &str = "{\"code\":12,\"message\":\"the JSON gateway is not there yet: use gRPC\"}";
@@ -63,7 +65,7 @@ async fn route<B>(front: &Front, role: Role, request: &Request<B>) -> Response<B
         }
         "/version" if version => only_get(request).unwrap_or_else(|| version_of(front)),
         "/debug/vars" if client => only_get(request).unwrap_or_else(|| variables(front)),
-        "/members" if peer => match only_get(request) {
+        MEMBERS if peer => match only_get(request) {
             Some(refused) => refused,
             None => members(front).await,
         },
@@ -133,25 +135,9 @@ async fn members(front: &Front) -> Response<Body> {
         Ok(list) => list.members,
         Err(refusal) => return error(StatusCode::INTERNAL_SERVER_ERROR, refusal.text),
     };
-    let records: Vec<String> = list.into_iter().map(member_record).collect();
-    let mut response = answer(StatusCode::OK, JSON, format!("[{}]\n", records.join(",")));
+    let mut response = answer(StatusCode::OK, JSON, format!("{}\n", records(list)));
     add_cluster_id(&mut response, member.cluster_id());
     response
-}
-
-/// One member with etcd's keys in etcd's order; what is empty is left out.
-fn member_record(member: cairn_proto::etcdserverpb::Member) -> String {
-    let mut record = format!("{{\"id\":{},\"peerURLs\":{}", member.id, Value::from(member.peer_urls));
-    if member.is_learner {
-        record += ",\"isLearner\":true";
-    }
-    if !member.name.is_empty() {
-        record += &format!(",\"name\":{}", Value::from(member.name));
-    }
-    if !member.client_urls.is_empty() {
-        record += &format!(",\"clientURLs\":{}", Value::from(member.client_urls));
-    }
-    record + "}"
 }
 
 async fn downgrade_enabled(front: &Front) -> Response<Body> {

@@ -28,6 +28,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 /// The first frame comes within this.
 const HANDSHAKE: Duration = Duration::from_secs(2);
+/// And is no larger than this.
+const HELLO_BYTES_MAX: usize = 64 << 10;
 
 /// Why a peer is not listened to.
 pub(super) struct Refusal(pub StatusCode, pub String);
@@ -58,8 +60,7 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
     }
     let shared = &member.shared;
     let path = request.uri().path().to_owned();
-    let bytes_max = 2 * shared.config.max_request_bytes + (16 << 20);
-    let mut frames = Frames::new(request.into_body(), bytes_max);
+    let mut frames = Frames::new(request.into_body(), HELLO_BYTES_MAX);
     let greeted = async {
         let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
         let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
@@ -70,6 +71,8 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
         Ok(hello) => hello,
         Err(refusal) => return refusal.into(),
     };
+    shared.peers.learn(shared, &hello);
+    frames.allow(2 * shared.config.max_request_bytes + (16 << 20));
     if path == TALK { talk(shared, hello, frames) } else { snapshot::receive(shared, &hello, frames).await }
 }
 

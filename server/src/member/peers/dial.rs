@@ -133,6 +133,7 @@ pub(super) fn hello(shared: &Shared, to: u64, transfer: u64) -> Hello {
         protocol_max: *PROTOCOLS.end(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         transfer,
+        peer_urls: shared.own_peer_urls(),
     }
 }
 

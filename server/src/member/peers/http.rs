@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Plain HTTP requests to peers.
+//! Plain HTTP between peers.
 //!
-//! Owns      one request on a connection of its own.
+//! Owns      one request on a connection of its own, and the form of an answer.
 //! Holds     an answer is bounded in size and time.
 //! Never     tries again.
 
+use crate::front::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use std::{io, time::Duration};
@@ -38,6 +39,16 @@ pub async fn connect(url: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(authority(url)?).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// An answer of plain text.
+pub fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::plain(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Asks the peer at `url`.

@@ -7,19 +7,20 @@
 
 use super::{
     super::{Caller, Member, Refusal},
-    http,
+    http::{self, reply},
 };
 use crate::front::body::Body;
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use cairn_proto::{errors, etcdserverpb as pb, leasepb};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prost::Message;
 use std::{sync::atomic::Ordering, time::Duration};
 
 const RENEW: &str = "/leases";
 const TIME_LEFT: &str = "/leases/internal";
-const REQUEST_BYTES_MAX: usize = 4 << 10;
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
 /// One try; there may be another leader by then.
 const PATIENCE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
@@ -31,49 +32,68 @@ pub fn is_ours(path: &str) -> bool {
 
 /// Serves a request of a peer.
 pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body> {
-    let answer = |status: StatusCode, body: Vec<u8>| {
-        let mut response = Response::new(Body::plain(body));
-        *response.status_mut() = status;
-        response
-    };
     if request.method() != Method::POST {
-        return answer(StatusCode::METHOD_NOT_ALLOWED, b"Method Not Allowed\n".to_vec());
+        return reply(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
     }
     let renews = request.uri().path() == RENEW;
-    let Ok(body) = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await else {
-        return answer(StatusCode::BAD_REQUEST, b"error reading body\n".to_vec());
+    let body = match Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return reply(StatusCode::PAYLOAD_TOO_LARGE, "request body too large\n");
+        }
+        Err(_) => return reply(StatusCode::BAD_REQUEST, "error reading body\n"),
     };
-    let body = body.to_bytes();
-    let result = if renews { renew(member, &body).await } else { time_left(member, &body).await };
-    match result {
-        Ok(Some(bytes)) => answer(StatusCode::OK, bytes),
-        Ok(None) => answer(StatusCode::NOT_FOUND, b"lease not found\n".to_vec()),
-        Err(refusal) => answer(StatusCode::BAD_REQUEST, format!("{}\n", refusal.text).into_bytes()),
+    let answered = if renews { renew(member, &body).await } else { time_left(member, &body).await };
+    match answered {
+        Ok(bytes) => {
+            let mut response = reply(StatusCode::OK, bytes);
+            response.headers_mut().insert(header::CONTENT_TYPE, PROTOBUF);
+            response
+        }
+        Err((status, text)) => reply(status, format!("{text}\n")),
     }
 }
 
-/// `None` if the lease is not there.
-async fn renew(member: &Member, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-    let Ok(pb::LeaseKeepAliveRequest { id }) = Message::decode(body) else {
-        return Err(errors::UNKNOWN_METHOD);
-    };
-    let ttl = member.renew_here(id).await?;
-    Ok((ttl > 0).then(|| pb::LeaseKeepAliveResponse { id, ttl, ..Default::default() }.encode_to_vec()))
+/// What is told of a lease, or why not.
+type Told = Result<Vec<u8>, (StatusCode, &'static str)>;
+
+const NO_REQUEST: (StatusCode, &str) = (StatusCode::BAD_REQUEST, "error unmarshalling request");
+const NO_LEASE: (StatusCode, &str) = (StatusCode::NOT_FOUND, "lease not found");
+
+/// Why a lease is not told of, by `/leases`, whose refusals are the caller's fault, or by the other path.
+fn refused(refusal: Refusal, status: StatusCode) -> (StatusCode, &'static str) {
+    match refusal {
+        errors::TIMEOUT => {
+            (StatusCode::REQUEST_TIMEOUT, "waiting for node to catch up its applied index has timed out")
+        }
+        other => (status, other.text),
+    }
 }
 
-async fn time_left(member: &Member, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-    let request: Option<leasepb::LeaseInternalRequest> = Message::decode(body).ok();
-    let Some(asked) = request.and_then(|r| r.lease_time_to_live_request) else {
-        return Err(errors::UNKNOWN_METHOD);
-    };
+async fn renew(member: &Member, body: &[u8]) -> Told {
+    let pb::LeaseKeepAliveRequest { id } = Message::decode(body).map_err(|_| NO_REQUEST)?;
+    let ttl = member.renew_here(id).await.map_err(|refusal| refused(refusal, StatusCode::BAD_REQUEST))?;
+    if ttl == 0 {
+        return Err(NO_LEASE);
+    }
+    Ok(pb::LeaseKeepAliveResponse { id, ttl, ..Default::default() }.encode_to_vec())
+}
+
+async fn time_left(member: &Member, body: &[u8]) -> Told {
+    let request: leasepb::LeaseInternalRequest = Message::decode(body).map_err(|_| NO_REQUEST)?;
+    let asked = request.lease_time_to_live_request.ok_or(NO_REQUEST)?;
+    let failed = |refusal| refused(refusal, StatusCode::INTERNAL_SERVER_ERROR);
     if !member.leads() {
-        return Err(errors::NOT_LEADER);
+        return Err(failed(errors::NOT_PRIMARY));
     }
+    // Only one that leads knows when a lease ends (R18).
+    member.linearize().await.map_err(failed)?;
     // Whose rights count is known to the member that was asked, which looks at what comes back (AUTH-8).
-    let response = member.called_by(Caller::Itself).time_to_live_here(asked).await?;
-    let found = response.ttl >= 0;
-    let response = leasepb::LeaseInternalResponse { lease_time_to_live_response: Some(response) };
-    Ok(found.then(|| response.encode_to_vec()))
+    let response = member.called_by(Caller::Itself).time_to_live_here(asked).await.map_err(failed)?;
+    if response.ttl < 0 {
+        return Err(NO_LEASE);
+    }
+    Ok(leasepb::LeaseInternalResponse { lease_time_to_live_response: Some(response) }.encode_to_vec())
 }
 
 impl Member {

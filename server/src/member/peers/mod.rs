@@ -11,18 +11,16 @@ mod accept;
 mod dial;
 pub mod http;
 pub mod leases;
+pub mod members;
 mod snapshot;
 pub mod wire;
 
-pub use accept::{is_ours, serve};
-
-use super::shared::Shared;
-use cairn_core::{
-    replica::peer::{MessageKind, PeerMessage},
-    state::members::Members,
-};
+use super::{Member, shared::Shared};
+use crate::front::body::Body;
+use ::http::{Request, Response};
+use cairn_core::replica::peer::{MessageKind, PeerMessage};
+use hyper::body::Incoming;
 use prost::Message as _;
-use snapshot::Incoming;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, RwLock},
@@ -34,12 +32,31 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// Whether a path of the peer port is served here.
+pub fn is_ours(path: &str) -> bool {
+    accept::is_ours(path) || leases::is_ours(path) || members::is_ours(path)
+}
+
+/// Serves a request of a peer.
+pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if leases::is_ours(path) {
+        leases::serve(member, request).await
+    } else if members::is_ours(path) {
+        members::serve(member, request).await
+    } else {
+        accept::serve(member, request).await
+    }
+}
+
 /// Bytes that wait for one connection; what is more is dropped.
 const OUTBOX_BYTES_MAX: usize = 32 << 20;
 /// Bytes of one frame of messages, one message at least.
 const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of messages that arrived and are not taken in yet.
 const RECEIVED_BYTES_MAX: usize = 64 << 20;
+/// Peers that a member takes the word of, before it knows of itself.
+const LEARNED_MAX: usize = 64;
 /// A member that was removed has this long to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -147,11 +164,11 @@ impl Peer {
 pub struct Peers {
     runtime: Handle,
     /// Peers that were known before any entry was applied, by id.
-    known: BTreeMap<u64, Vec<String>>,
+    known: Mutex<BTreeMap<u64, Vec<String>>>,
     table: RwLock<BTreeMap<u64, Arc<Peer>>>,
     received: Arc<Semaphore>,
     /// Locked while a snapshot comes in: one at a time.
-    incoming: Arc<tokio::sync::Mutex<Option<Incoming>>>,
+    incoming: Arc<tokio::sync::Mutex<Option<snapshot::Incoming>>>,
     /// The log keeps what comes after these, for peers that are sent a snapshot: index, and until when.
     holds: Mutex<BTreeMap<u64, (u64, Option<Instant>)>>,
 }
@@ -160,7 +177,7 @@ impl Peers {
     pub fn new(runtime: Handle, known: BTreeMap<u64, Vec<String>>) -> Peers {
         Peers {
             runtime,
-            known,
+            known: Mutex::new(known),
             table: RwLock::default(),
             received: Arc::new(Semaphore::new(RECEIVED_BYTES_MAX)),
             incoming: Arc::default(),
@@ -169,20 +186,24 @@ impl Peers {
     }
 
     /// Talks to those who are members now, and to nobody else.
-    pub(super) fn follow(&self, shared: &Arc<Shared>, members: &Members) {
+    pub(super) fn follow(&self, shared: &Arc<Shared>) {
+        // Whoever comes last sees the newest members.
+        let mut table = self.table.write().expect("nothing fails under this lock");
+        let cluster = shared.cluster();
+        let members = &cluster.members;
         let urls = |m: &cairn_proto::membershippb::Member| {
             m.raft_attributes.as_ref().map(|attributes| attributes.peer_urls.clone()).unwrap_or_default()
         };
         let mut wanted: BTreeMap<u64, Vec<String>> = members.iter().map(|m| (m.id, urls(m))).collect();
         // Until this member knows of itself, it has not heard of the others either.
         if members.get(shared.member_id.0).is_none() {
-            let known = self.known.iter().filter(|(id, _)| !members.is_removed(**id));
+            let known = self.known.lock().expect("nothing fails under this lock");
+            let known = known.iter().filter(|(id, _)| !members.is_removed(**id));
             for (id, urls) in known {
                 wanted.entry(*id).or_insert_with(|| urls.clone());
             }
         }
         wanted.remove(&shared.member_id.0);
-        let mut table = self.table.write().expect("nothing fails under this lock");
         for (id, peer) in table.extract_if(.., |id, _| !wanted.contains_key(id)) {
             shared.log(super::Level::Info, "removed remote peer", &[("remote-peer-id", format!("{id:x}"))]);
             self.runtime.spawn(async move {
@@ -196,6 +217,22 @@ impl Peers {
                 None => drop(table.insert(id, self.start(shared, id, urls))),
             }
         }
+    }
+
+    /// Talks back to one that calls, while this member knows nobody: it has joined and applied nothing.
+    fn learn(&self, shared: &Arc<Shared>, hello: &wire::Hello) {
+        let cluster = shared.cluster();
+        if cluster.members.get(shared.member_id.0).is_some() || hello.peer_urls.is_empty() {
+            return;
+        }
+        {
+            let mut known = self.known.lock().expect("nothing fails under this lock");
+            if known.contains_key(&hello.from) || known.len() >= LEARNED_MAX {
+                return;
+            }
+            known.insert(hello.from, hello.peer_urls.clone());
+        }
+        self.follow(shared);
     }
 
     fn start(&self, shared: &Arc<Shared>, id: u64, urls: Vec<String>) -> Arc<Peer> {

@@ -38,6 +38,9 @@ pub struct Hello {
     /// Of a snapshot: which transfer this is, so that one that broke off can go on.
     #[prost(uint64, tag = "7")]
     pub transfer: u64,
+    /// Where the speaker listens, for one that has not heard of it.
+    #[prost(string, repeated, tag = "8")]
+    pub peer_urls: Vec<String>,
 }
 
 /// The first frame of an answer.
@@ -120,6 +123,11 @@ impl<B: Body<Data = Bytes> + Unpin> Frames<B>
 where
     B::Error: std::fmt::Display,
 {
+    /// Frames may be as large as this from now on.
+    pub fn allow(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     pub fn new(body: B, bytes_max: usize) -> Frames<B> {
         Frames { body, buffer: BytesMut::new(), bytes_max }
     }

@@ -30,6 +30,7 @@ struct Sorted {
     /// The room that messages took in the queue: it is free once they are taken in.
     rooms: Vec<OwnedSemaphorePermit>,
     snapshots: Vec<(u64, u64, oneshot::Sender<bool>)>,
+    progress: Vec<oneshot::Sender<Vec<(u64, u64)>>>,
 }
 
 /// A member that was removed goes on for as long, so that its peers hear what it knows (CL-4).
@@ -81,6 +82,10 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
             // Nobody waits if the member ends.
             to.send(std::mem::take(&mut effects.install)).ok();
         }
+        for to in sorted.progress {
+            // The caller may have gone away.
+            to.send(replica.progress().collect()).ok();
+        }
         if std::mem::take(&mut effects.removed) {
             removed = Some(Instant::now() + FAREWELL);
         }
@@ -119,6 +124,7 @@ fn sort(messages: &mut Vec<ReplicaMessage>) -> Sorted {
             }
             ReplicaMessage::SnapshotReceived { index, term, to } => sorted.snapshots.push((index, term, to)),
             ReplicaMessage::Transfer { to } => sorted.inputs.push(Input::Transfer { to }),
+            ReplicaMessage::Progress(to) => sorted.progress.push(to),
         }
     }
     sorted

@@ -18,7 +18,10 @@ use cairn_core::{
     Command, Refusal,
     compactor::Compactor,
     lessor::{CHECKPOINTS_PER_ENTRY, SCAN_INTERVAL_MS},
-    replica::{Committed, Leadership},
+    replica::{
+        Committed, Leadership,
+        conf::{ConfChange, Kind},
+    },
     state::{Applied, Fatal, Outcome, State},
     watch::{HistoryError, ReaderHistory},
 };
@@ -175,9 +178,7 @@ impl Running<'_> {
         })?;
         let (index, term) = self.state.applied();
         if outcome.cluster_changed {
-            *self.shared.cluster.lock().expect("nothing fails under this lock") =
-                Arc::new(self.state.cluster().clone());
-            self.shared.peers.follow(self.shared, &self.state.cluster().members);
+            self.shared.note_cluster(self.state.cluster());
         }
         if outcome.auth_changed {
             self.end_watchers_without_rights();
@@ -196,10 +197,31 @@ impl Running<'_> {
             self.compactions.push_back((revision, started));
         }
         self.answer(outcome.answers);
+        for change in outcome.conf.iter().filter_map(|(_, change)| change.as_ref()) {
+            self.say_change(change);
+        }
         let conf = outcome.conf.into_iter();
         self.shared.replica.extend(conf.map(|(index, change)| ReplicaMessage::ConfApplied { index, change }));
         self.shared.observer.applied(entries, started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    fn say_change(&self, change: &ConfChange) {
+        let said = match change.kind {
+            Kind::AddVoter | Kind::AddLearner => "added member",
+            Kind::Remove => "removed member",
+            Kind::Update => "updated member",
+            Kind::Promote => "promote member",
+        };
+        let urls = change.member.as_ref().and_then(|member| member.raft_attributes.as_ref());
+        let fields = [
+            ("cluster-id", self.shared.cluster_id.to_string()),
+            ("local-member-id", self.shared.member_id.to_string()),
+            ("peer-id", format!("{:x}", change.member_id)),
+            ("peer-urls", urls.map(|attributes| attributes.peer_urls.join(",")).unwrap_or_default()),
+            ("is-learner", (change.kind == Kind::AddLearner).to_string()),
+        ];
+        self.shared.log(Level::Info, said, &fields);
     }
 
     /// Before the events of the same batch are given out: what was written after a right had ended is not

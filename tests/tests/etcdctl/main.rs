@@ -8,6 +8,8 @@
 //!              rule under which it may; and a rule so named must be needed.
 //! Never     waits for a time: it waits for lines, and a command that hangs is ended and fails.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -256,7 +258,7 @@ fn run(mut command: Command, input: &str) -> (i32, String, String) {
 
 #[tokio::test]
 async fn etcdctl_prints_the_same_against_both_servers() {
-    let told = tell_both(include_str!("../data/etcdctl.script"), &[], &[]).await;
+    let told = tell_both(include_str!("../../data/etcdctl.script"), &[], &[]).await;
     assert!(told.is_none_or(|told| score("etcdctl outputs compared", told, 140)), "the script lost some");
 }
 
@@ -264,7 +266,7 @@ async fn etcdctl_prints_the_same_against_both_servers() {
 async fn etcdctl_prints_the_same_about_users_and_roles() {
     let flags = ["--bcrypt-cost=4"];
     let told =
-        tell_both(include_str!("../data/etcdctl-auth.script"), &flags, &["--auth-failure-rate=0"]).await;
+        tell_both(include_str!("../../data/etcdctl-auth.script"), &flags, &["--auth-failure-rate=0"]).await;
     assert!(
         told.is_none_or(|told| score("etcdctl auth outputs compared", told, 120)),
         "the script lost some"

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How a member without a store becomes one of a cluster: with others that begin it, or joining those that run.
+//!
+//! Owns      what others are asked before the data directory is touched.
+//! Holds     1. who others know to have run already does not begin with an empty disk (R27): it would not know what
+//!              it promised;
+//!           2. a member that joins takes its id and its cluster's from those that run (BO-5).
+//! Never     is asked again by a member that has its store: its log says who it is (BO-1).
+
+use crate::{
+    config::{Config, same_url},
+    member::{
+        ClusterId, MemberId, Start,
+        peers::{http, members::ask_for_members},
+    },
+};
+use ::http::Method;
+use bytes::Bytes;
+use cairn_proto::etcdserverpb::Member;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Each other founder is asked for as long whether the cluster is there already.
+const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
+/// Each member of a cluster that is joined is asked for as long.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
+const VERSION_PATIENCE: Duration = Duration::from_secs(5);
+/// Versions of clusters that can be joined.
+const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
+
+/// What a member begins with.
+pub struct Beginning {
+    pub start: Start,
+    /// Where others are, by id, until it knows of itself.
+    pub peers: BTreeMap<u64, Vec<String>>,
+}
+
+/// How this member begins.
+///
+/// # Errors
+/// One line: why it cannot, and what to do.
+pub async fn beginning(config: &Config) -> Result<Beginning, String> {
+    if config.data_dir.join("member").join("engine.db").exists() {
+        let mut beginning = founding(config);
+        if !config.found_cluster {
+            // The ids of those who were added later are not made of their URLs; they call this member.
+            beginning.peers.clear();
+        }
+        return Ok(beginning);
+    }
+    if !config.found_cluster {
+        return join(config).await;
+    }
+    let own = MemberId::at_bootstrap(founder_urls(config), &config.cluster_token);
+    for url in others(config).flatten() {
+        let Some((members, _)) = ask_for_members(url, FOUNDER_PATIENCE).await else { continue };
+        if members.iter().any(|member| member.id == own.0 && !member.client_urls.is_empty()) {
+            return Err(has_run(config, own, url));
+        }
+    }
+    Ok(founding(config))
+}
+
+/// The URLs that a founder's id is made of.
+pub fn founder_urls(config: &Config) -> &[String] {
+    config.initial_cluster.get(&config.name).map_or(&config.advertise_peer[..], |urls| urls)
+}
+
+/// The members that are named beside this one, each by its peer URLs.
+fn others(config: &Config) -> impl Iterator<Item = &Vec<String>> {
+    config.initial_cluster.iter().filter(|(name, _)| **name != config.name).map(|(_, urls)| urls)
+}
+
+fn founding(config: &Config) -> Beginning {
+    let id_of = |urls: &Vec<String>| MemberId::at_bootstrap(urls, &config.cluster_token).0;
+    Beginning {
+        start: Start::New { others: others(config).cloned().collect() },
+        peers: others(config).map(|urls| (id_of(urls), urls.clone())).collect(),
+    }
+}
+
+fn has_run(config: &Config, own: MemberId, url: &str) -> String {
+    format!(
+        "member {own} has already been bootstrapped: {} has no store and {url} knows this member; bring its data back, \
+         or remove the member and add it anew",
+        config.data_dir.display()
+    )
+}
+
+/// How this member joins a cluster that runs (BO-5, BO-6).
+///
+/// # Errors
+/// As [`beginning`].
+pub async fn join(config: &Config) -> Result<Beginning, String> {
+    let mut urls: Vec<&String> = others(config).flatten().collect();
+    urls.sort_unstable();
+    let mut found = None;
+    for url in urls {
+        if let Some(answer) = ask_for_members(url, MEMBER_PATIENCE).await {
+            found = Some((url, answer));
+            break;
+        }
+    }
+    let Some((url, (members, cluster))) = found else {
+        return Err(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+                    given URLs: --initial-cluster must name members that run"
+                .to_owned(),
+        );
+    };
+    let own = recognise(config, &members)?;
+    if !own.name.is_empty() {
+        return Err(has_run(config, MemberId(own.id), url));
+    }
+    let learners = members.iter().filter(|member| member.is_learner).count() as u64;
+    if learners > u64::from(config.learners_max) {
+        return Err(format!(
+            "membership: too many learner members in cluster: it has {learners}, and --max-learners is {}",
+            config.learners_max
+        ));
+    }
+    check_versions(own.id, &members).await?;
+    Ok(Beginning {
+        start: Start::Join { member_id: MemberId(own.id), cluster_id: ClusterId(cluster) },
+        peers: members.iter().filter(|m| m.id != own.id).map(|m| (m.id, m.peer_urls.clone())).collect(),
+    })
+}
+
+/// Which of the members this one is; each must be one of those that are named.
+fn recognise<'a>(config: &Config, members: &'a [Member]) -> Result<&'a Member, String> {
+    let named = &config.initial_cluster;
+    let wrong = |why: String| {
+        Err(format!(
+            "error validating peerURLs: {why}: --initial-cluster must name all members of the cluster, and this one as \
+             it was added"
+        ))
+    };
+    if members.len() != named.len() {
+        return wrong(format!("member count is unequal ({} and {})", named.len(), members.len()));
+    }
+    let same = |a: &[String], b: &[String]| {
+        a.len() == b.len() && a.iter().all(|url| b.iter().any(|other| same_url(url, other)))
+    };
+    let mut own = None;
+    for member in members {
+        match named.iter().find(|(_, urls)| same(urls, &member.peer_urls)) {
+            Some((name, _)) if *name == config.name => own = Some(member),
+            Some(_) => {}
+            None => {
+                let (id, urls) = (MemberId(member.id), member.peer_urls.join(","));
+                return wrong(format!("PeerURLs: no match found for existing member ({id}, {urls})"));
+            }
+        }
+    }
+    own.map_or_else(|| wrong(format!("no member has the peer URLs of {}", config.name)), Ok)
+}
+
+/// BO-6: those that do not answer are passed over, and one has to.
+async fn check_versions(own: u64, members: &[Member]) -> Result<(), String> {
+    let mut answered = false;
+    for member in members.iter().filter(|member| member.id != own) {
+        for url in &member.peer_urls {
+            let asked = http::ask(url, Method::GET, "/version", &[], Bytes::new(), VERSION_PATIENCE).await;
+            let Ok(answer) = asked else { continue };
+            let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let text = told["etcdcluster"].as_str().unwrap_or_default();
+            let Some(version) = major_minor(text) else { continue };
+            if !VERSIONS.contains(&version) {
+                return Err(format!(
+                    "incompatible with current running cluster: {url} says that its version is {text}"
+                ));
+            }
+            answered = true;
+            break;
+        }
+    }
+    if answered {
+        return Ok(());
+    }
+    Err("incompatible with current running cluster: no member told its version".to_owned())
+}
+
+fn major_minor(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
