@@ -59,11 +59,11 @@ impl Checkpoint {
     }
 
     pub(crate) fn get(&self, place: usize, key: &[u8]) -> Result<Option<ValueRef>> {
-        tree::get(&self.source, &self.ctxs[place], &self.roots[place], key)
+        tree::get(&self.source.tallied(), &self.ctxs[place], &self.roots[place], key)
     }
 
     pub(crate) fn weight(&self, place: usize, lo: Bound<&[u8]>, hi: Bound<&[u8]>) -> Result<u64> {
-        tree::weight(&self.source, &self.ctxs[place], &self.roots[place], lo, hi)
+        tree::weight(&self.source.tallied(), &self.ctxs[place], &self.roots[place], lo, hi)
     }
 
     pub(crate) fn cursor(&self, place: usize) -> tree::Cursor<Source> {

@@ -6,6 +6,7 @@
 //!           2. a page's verified bit is cleared before the page is written, never after.
 //! Never     knows which page is what.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,9 +219,20 @@ impl Source {
     }
 }
 
-impl PageSource for Source {
-    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
-        count(&self.file.counters.extents_read, 1);
+/// A source for the reads of one call, which are counted together at its end.
+pub(crate) struct Tallied<'s> {
+    source: &'s Source,
+    extents: Cell<u64>,
+}
+
+impl Source {
+    /// For the reads of one call.
+    pub(crate) fn tallied(&self) -> Tallied<'_> {
+        Tallied { source: self, extents: Cell::new(0) }
+    }
+
+    #[inline]
+    fn bytes_of(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
         let bytes = npages as usize * PAGE_BYTES;
         if let Some(map) = self.map_of(first, npages) {
             return Ok(map.slice(first.byte_offset(), bytes).into());
@@ -228,6 +240,40 @@ impl PageSource for Source {
         let mut buf = vec![0; bytes];
         self.file.read(first, &mut buf)?;
         Ok(buf.into())
+    }
+}
+
+impl Drop for Tallied<'_> {
+    fn drop(&mut self) {
+        count(&self.source.file.counters.extents_read, self.extents.get());
+    }
+}
+
+impl PageSource for Tallied<'_> {
+    #[inline]
+    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
+        self.extents.set(self.extents.get() + 1);
+        self.source.bytes_of(first, npages)
+    }
+
+    fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {
+        self.source.probe(first, npages)
+    }
+
+    #[inline]
+    fn is_verified(&self, page: PageId) -> bool {
+        self.source.is_verified(page)
+    }
+
+    fn set_verified(&self, page: PageId) {
+        self.source.set_verified(page);
+    }
+}
+
+impl PageSource for Source {
+    fn extent(&self, first: PageId, npages: u32) -> Result<PageBuf, Error> {
+        count(&self.file.counters.extents_read, 1);
+        self.bytes_of(first, npages)
     }
 
     fn probe(&self, first: PageId, npages: u32) -> Result<(), Error> {

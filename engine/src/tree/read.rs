@@ -58,7 +58,7 @@ where
         node = Node::open(src, ctx, &node.child(ctx, index)?, level, node.birth())?;
     }
     match node.search(src, ctx, key, 0)? {
-        Ok(index) => node.value(src, ctx, index).map(Some),
+        Ok(index) => node.into_value(src, ctx, index).map(Some),
         Err(_) => Ok(None),
     }
 }
@@ -382,6 +382,18 @@ impl Node {
     {
         match self.value_cell(src, ctx, index)? {
             ValueCell::Inline(span) => Ok(ValueRef(self.extent.buf.clone().slice(span))),
+            ValueCell::Blob(blob) => read_blob(src, ctx, &blob, self.birth()).map(ValueRef),
+        }
+    }
+
+    /// As [`Node::value`], for whoever needs the node no more.
+    #[inline]
+    fn into_value<S>(self, src: &S, ctx: &Ctx, index: usize) -> Result<ValueRef, Error>
+    where
+        S: PageSource + ?Sized,
+    {
+        match self.value_cell(src, ctx, index)? {
+            ValueCell::Inline(span) => Ok(ValueRef(self.extent.buf.slice(span))),
             ValueCell::Blob(blob) => read_blob(src, ctx, &blob, self.birth()).map(ValueRef),
         }
     }
