@@ -269,6 +269,7 @@ fn variables_without_a_flag_are_told() {
 
 // rule: BO-2
 // rule: BO-3
+// rule: BO-10, BO-12, BO-13
 #[test]
 fn bad_configurations_are_refused_with_the_flag() {
     for (line, text) in [

@@ -241,6 +241,7 @@ fn lost_entries_and_gaps_are_refused_before_raft_sees_them() {
     assert!(matches!(lost, Err(StartRefused::EntriesLost { .. })));
 }
 
+// rule: RT-10
 #[test]
 fn stopping_refuses_what_waits() {
     let mut host = Host::fresh();

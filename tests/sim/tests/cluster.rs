@@ -43,6 +43,7 @@ fn failed(violation: &Violation) -> ! {
     panic!("{violation}{}", small.unwrap_or_default());
 }
 
+// rule: BO-7, CL-2, CL-4, LR-1
 #[test]
 fn clusters_with_crashes_partitions_and_failing_disks_break_no_rule() {
     let seeds = seeds();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which test proves which rule of `tests/rules/semantics-kv.md`.
+//! Which test proves which rule of `tests/rules/semantics-kv.md`, and which one of `semantics-ops.md`, as far as it is
+//! about clusters.
 //!
-//! Owns      the reading of the rules, of `tests/rules/exempt.tsv`, and of the citations in test code.
+//! Owns      the reading of the rules, of `exempt.tsv` and `open.tsv` beside them, and of the citations in test code.
 //! Holds     1. a citation counts only inside a test: in its doc comment, in its body, in a constant that
 //!              the body names, or in a data file that the body names;
-//!           2. every citation is of a rule that exists, and no exempt rule has a test.
+//!           2. every citation is of a rule that exists, and no exempt rule has a test;
+//!           3. a rule that is open is owed: it says what is missing, and is counted until it has a test.
 //! Never     runs a test, or judges whether one is good.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +17,15 @@ use std::path::Path;
 use crate::runner::at;
 use crate::{Outcome, sources};
 
-const RULES: &str = "tests/rules/semantics-kv.md";
+/// The pages of rules, and the sections of each that need tests; none named is all.
+const PAGES: &[(&str, &[&str])] = &[
+    ("tests/rules/semantics-kv.md", &[]),
+    ("tests/rules/semantics-ops.md", &["ID", "CL", "LR", "SR", "BO", "RT"]),
+];
+/// Rules that need no test, and why.
 const EXEMPT: &str = "tests/rules/exempt.tsv";
+/// Rules that have no test yet, and what is missing.
+const OPEN: &str = "tests/rules/open.tsv";
 
 /// Who proves what.
 pub struct Report {
@@ -26,7 +35,9 @@ pub struct Report {
     tests: BTreeMap<String, BTreeSet<String>>,
     /// Rule → why it has none.
     exempt: BTreeMap<String, String>,
-    bad_exemptions: Vec<String>,
+    /// Rule → what is missing.
+    open: BTreeMap<String, String>,
+    bad_lines: Vec<String>,
 }
 
 impl Report {
@@ -36,7 +47,10 @@ impl Report {
             let path = root.join(name);
             fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).map_err(|e| at(&path, &e))
         };
-        let rules = rules_of(&read(RULES)?);
+        let mut rules = Vec::new();
+        for (page, sections) in PAGES {
+            rules.extend(rules_of(&read(page)?, sections));
+        }
         let prefixes: BTreeSet<String> =
             rules.iter().filter_map(|r| r.split_once('-')).map(|(p, _)| p.into()).collect();
         let files = sources::tracked(root)?;
@@ -56,8 +70,10 @@ impl Report {
                 }
             }
         }
-        let (exempt, bad_exemptions) = exemptions(&read(EXEMPT)?);
-        Ok(Report { rules, tests, exempt, bad_exemptions })
+        let (exempt, mut bad_lines) = reasons(EXEMPT, &read(EXEMPT)?);
+        let (open, mut bad) = reasons(OPEN, &read(OPEN)?);
+        bad_lines.append(&mut bad);
+        Ok(Report { rules, tests, exempt, open, bad_lines })
     }
 
     /// A line for each rule: its tests, or why it has none.
@@ -65,30 +81,38 @@ impl Report {
         let mut out = String::new();
         for rule in &self.rules {
             let tests = self.tests.get(rule).map(|t| t.iter().map(String::as_str).collect::<Vec<_>>());
-            let cell = match (tests, self.exempt.get(rule)) {
-                (Some(tests), _) => tests.join(", "),
-                (None, Some(reason)) => format!("(none: {reason})"),
-                (None, None) => "NO TEST".to_owned(),
+            let cell = match (tests, self.exempt.get(rule), self.open.get(rule)) {
+                (Some(tests), ..) => tests.join(", "),
+                (None, Some(reason), _) => format!("(none: {reason})"),
+                (None, None, Some(missing)) => format!("(open: {missing})"),
+                (None, None, None) => "NO TEST".to_owned(),
             };
             writeln!(out, "{rule}\t{cell}").expect("a string takes all that is written");
         }
         let tested = self.rules.iter().filter(|r| self.tests.contains_key(*r)).count();
-        write!(out, "{} rules, {tested} with a test, {} exempt", self.rules.len(), self.exempt.len())
+        let (all, exempt, open) = (self.rules.len(), self.exempt.len(), self.open());
+        write!(out, "{all} rules, {tested} with a test, {exempt} exempt, {open} open")
             .expect("a string takes all that is written");
         out
+    }
+
+    /// How many rules are owed a test.
+    pub fn open(&self) -> usize {
+        self.open.keys().filter(|rule| !self.tests.contains_key(*rule)).count()
     }
 
     /// What must not be; empty if every rule is accounted for.
     pub fn problems(&self) -> Vec<String> {
         let known: BTreeSet<&String> = self.rules.iter().collect();
-        let mut problems = self.bad_exemptions.clone();
+        let mut problems = self.bad_lines.clone();
         for rule in &self.rules {
-            match (self.tests.get(rule), self.exempt.get(rule)) {
-                (None, None) => problems.push(format!("{rule} has no test, and {EXEMPT} does not say why")),
-                (Some(tests), Some(_)) => {
+            match (self.tests.get(rule), self.exempt.contains_key(rule), self.open.contains_key(rule)) {
+                (None, false, false) => problems.push(format!("{rule} has no test, and no file says why")),
+                (Some(tests), true, _) => {
                     let test = tests.first().map_or("", String::as_str);
                     problems.push(format!("{rule} is in {EXEMPT} and has a test: {test}"));
                 }
+                (_, true, true) => problems.push(format!("{rule} is in {EXEMPT} and in {OPEN}")),
                 _ => {}
             }
         }
@@ -98,8 +122,10 @@ impl Report {
                 tests.first().map_or("", String::as_str)
             ));
         }
-        for rule in self.exempt.keys().filter(|rule| !known.contains(rule)) {
-            problems.push(format!("{rule} does not exist, and {EXEMPT} names it"));
+        for (file, lines) in [(EXEMPT, &self.exempt), (OPEN, &self.open)] {
+            for rule in lines.keys().filter(|rule| !known.contains(rule)) {
+                problems.push(format!("{rule} does not exist, and {file} names it"));
+            }
         }
         problems
     }
@@ -116,10 +142,16 @@ pub fn test_names(root: &Path) -> Outcome<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The ids of lines `- **KV-1** …`.
-fn rules_of(page: &str) -> Vec<String> {
-    let ids = page.lines().filter_map(|l| l.strip_prefix("- **")?.split_once("**").map(|(id, _)| id));
-    ids.filter(|id| is_id(id)).map(str::to_owned).collect()
+/// The ids of lines `- **KV-1** …`; or, of a page of which some sections are wanted, of lines `CL-1  …`.
+fn rules_of(page: &str, sections: &[&str]) -> Vec<String> {
+    let id_of = |line| match sections {
+        [] => str::strip_prefix(line, "- **")?.split_once("**").map(|(id, _)| id),
+        _ => str::split_once(line, ' ').map(|(id, _)| id).filter(|id| {
+            let section = id.split_once('-').map_or("", |(section, _)| section);
+            sections.contains(&section)
+        }),
+    };
+    page.lines().filter_map(id_of).filter(|id| is_id(id)).map(str::to_owned).collect()
 }
 
 fn is_id(id: &str) -> bool {
@@ -131,20 +163,20 @@ fn is_id(id: &str) -> bool {
     })
 }
 
-/// `rule<TAB>reason` lines below a head; a reason is never empty.
-fn exemptions(text: &str) -> (BTreeMap<String, String>, Vec<String>) {
-    let (mut exempt, mut bad) = (BTreeMap::new(), Vec::new());
+/// `rule<TAB>reason` lines of a file, below a head; a reason is never empty.
+fn reasons(file: &str, text: &str) -> (BTreeMap<String, String>, Vec<String>) {
+    let (mut reasons, mut bad) = (BTreeMap::new(), Vec::new());
     for line in text.lines().skip(1) {
         match line.split_once('\t') {
             Some((rule, reason)) if !reason.trim().is_empty() => {
-                if exempt.insert(rule.to_owned(), reason.to_owned()).is_some() {
-                    bad.push(format!("{rule} stands twice in {EXEMPT}"));
+                if reasons.insert(rule.to_owned(), reason.to_owned()).is_some() {
+                    bad.push(format!("{rule} stands twice in {file}"));
                 }
             }
-            _ => bad.push(format!("{EXEMPT}: a rule and a reason, not {line:?}")),
+            _ => bad.push(format!("{file}: a rule and a reason, not {line:?}")),
         }
     }
-    (exempt, bad)
+    (reasons, bad)
 }
 
 /// The rule ids in a text: a known prefix, a dash, digits, nothing word-like around them.

@@ -66,12 +66,38 @@ fn a_word_that_only_holds_an_id_is_no_citation() {
 }
 
 fn report(tests: &[(&str, &str)], exempt: &str) -> Report {
-    let (exempt, bad_exemptions) = exemptions(exempt);
+    report_of(tests, exempt, "rule\tmissing")
+}
+
+fn report_of(tests: &[(&str, &str)], exempt: &str, open: &str) -> Report {
+    let (exempt, mut bad_lines) = reasons(EXEMPT, exempt);
+    let (open, mut bad) = reasons(OPEN, open);
+    bad_lines.append(&mut bad);
     let mut map: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (rule, test) in tests {
         map.entry((*rule).to_owned()).or_default().insert((*test).to_owned());
     }
-    Report { rules: rules_of("- **XX-1** a\n- **XX-2** b\ntext XX-3"), tests: map, exempt, bad_exemptions }
+    let rules = rules_of("- **XX-1** a\n- **XX-2** b\ntext XX-3", &[]);
+    Report { rules, tests: map, exempt, open, bad_lines }
+}
+
+#[test]
+fn a_page_gives_the_rules_of_the_sections_that_are_wanted() {
+    let page = "XX-1  a\nYY-2  b\n      XX-3 c\nXX-4  d\nXX text";
+    assert_eq!(rules_of(page, &["XX"]), ["XX-1", "XX-4"]);
+    assert_eq!(rules_of(page, &[]), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_is_open_is_counted_until_it_has_a_test() {
+    let report = report_of(&[("XX-1", "a")], "rule\treason", "rule\tmissing\nXX-2\tits test");
+    assert_eq!(report.problems(), [""; 0]);
+    assert!(report.table().ends_with("2 rules, 1 with a test, 0 exempt, 1 open"), "{}", report.table());
+    let both = [("XX-1", "a"), ("XX-2", "b")];
+    let closed = report_of(&both, "rule\treason", "rule\tmissing\nXX-2\tits test");
+    assert_eq!((closed.problems().len(), closed.open()), (0, 0));
+    let twice = report_of(&both[..1], "rule\treason\nXX-2\twhy", "rule\tmissing\nXX-2\tits test");
+    assert_eq!(twice.problems().len(), 1);
 }
 
 #[test]

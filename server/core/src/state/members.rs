@@ -172,7 +172,7 @@ mod tests {
         members
     }
 
-    // rule: CL-2, ID-6
+    // rule: CL-2, CL-14, ID-6
     #[test]
     fn changes_are_checked_against_what_is_recorded() {
         use Kind::*;

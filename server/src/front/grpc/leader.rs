@@ -53,6 +53,7 @@ fn begin(front: &Arc<Front>, path: &str, hasleader: Option<&'static str>) -> Res
 }
 
 // rule: LIMIT-11, LIMIT-12
+// rule: RT-8
 #[tokio::test]
 async fn without_a_leader_a_call_that_asks_for_one_is_refused_at_once_and_no_other() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -92,6 +93,7 @@ fn silent(front: &Arc<Front>, asks: bool) -> impl Stream<Item = Result<(), tonic
 }
 
 // rule: LIMIT-12
+// rule: RT-8
 #[tokio::test(start_paused = true)]
 async fn an_open_stream_that_asked_for_a_leader_ends_after_three_checks_without_one() {
     let front = front();
