@@ -142,6 +142,10 @@ async fn read(shared: &Shared, hello: &Hello, frames: &mut Frames<Incoming>) {
         if messages.iter().any(|m| m.from != hello.from || m.to != hello.to) {
             return;
         }
+        // It has not heard of its removal; a new handshake tells it (CL-5).
+        if shared.cluster().members.is_removed(hello.from) {
+            return;
+        }
         if shared.replica.push(ReplicaMessage::Received { messages, _room: room }).is_err() {
             return;
         }
