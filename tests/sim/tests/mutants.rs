@@ -79,7 +79,6 @@ const MISTAKES: &[(&str, In, bool)] = &[
     ("wal-voided-entries-revived", In::Cluster, false),
     ("wal-install-not-noticed", In::Cluster, false),
     ("checkpoint-without-sync", In::Member, false),
-    ("readers-not-asked", In::Member, false),
     ("log-released-to-the-unconfirmed", In::Member, false),
     ("name-not-synced", In::Member, false),
 ];
