@@ -5,7 +5,7 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
-use super::auth::AuthConfig;
+use super::{auth::AuthConfig, peers::PeerFigures};
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
     boot::{BootError, Start, request_timeout_ms},
@@ -299,6 +299,10 @@ pub struct MemberStatus {
     pub slow_read_indexes: u64,
     pub leader_changes: u64,
     pub auth_revision: u64,
+    pub peers: Vec<PeerFigures>,
+    pub learners_promoted: u64,
+    /// By the text of the refusal.
+    pub promotions_refused: Vec<(&'static str, u64)>,
     /// Live keys.
     pub keys: i64,
     pub counts: Counts,

@@ -110,6 +110,25 @@ impl Member {
 
     /// CL-8, on the leader.
     pub(super) async fn promote_here(&self, id: u64) -> Result<Vec<pb::Member>, Refusal> {
+        let done = self.promote_if_ready(id).await;
+        let raft = &self.shared.raft;
+        match &done {
+            Ok(_) => drop(raft.learners_promoted.fetch_add(1, Ordering::Relaxed)),
+            Err(refusal) => {
+                let mut refused = raft.promotions_refused.lock().expect("nothing fails under this lock");
+                *refused.entry(refusal.text).or_default() += 1;
+            }
+        }
+        done
+    }
+
+    /// How often a promotion was refused, by its text.
+    pub(super) fn promotions_refused(&self) -> Vec<(&'static str, u64)> {
+        let refused = self.shared.raft.promotions_refused.lock().expect("nothing fails under this lock");
+        refused.iter().map(|(text, count)| (*text, *count)).collect()
+    }
+
+    async fn promote_if_ready(&self, id: u64) -> Result<Vec<pb::Member>, Refusal> {
         self.wait_applied().await?;
         let progress = self.progress().await?;
         let matched = |id: u64| progress.iter().find(|(peer, _)| *peer == id).map(|(_, matched)| *matched);

@@ -32,6 +32,7 @@ pub use config::{
 };
 pub use kv::RangeChunks;
 pub use logwrite::HungWrite;
+pub use peers::PeerFigures;
 pub use watch::WatchStream;
 
 use cairn_core::{

@@ -29,6 +29,7 @@ use cairn_core::{
 use cairn_engine::{Db, Options, snapshot::Receiver, wal::Wal};
 use cairn_mvcc::Reader;
 use std::{
+    collections::BTreeMap,
     panic::Location,
     path::PathBuf,
     sync::{
@@ -134,6 +135,9 @@ pub(super) struct RaftFigures {
     pub failed_proposals: AtomicU64,
     pub failed_read_indexes: AtomicU64,
     pub slow_read_indexes: AtomicU64,
+    pub learners_promoted: AtomicU64,
+    /// By the text of the refusal: there are a handful.
+    pub promotions_refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 pub(super) struct Shared {

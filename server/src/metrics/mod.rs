@@ -7,6 +7,7 @@
 //! Never     takes a lock on the way of a request, but for a client's version that it sees first.
 
 mod grpc;
+mod peers;
 mod process;
 mod store;
 mod text;
@@ -136,6 +137,7 @@ impl Metrics {
         if let Some(status) = status {
             render_member(&mut text, config, status);
             store::render(&mut text, &status.store);
+            peers::render(&mut text, status);
         }
         self.render_own(&mut text);
         self.render_work(&mut text);

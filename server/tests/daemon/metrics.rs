@@ -3,6 +3,7 @@
 
 use crate::{
     http,
+    members::{self, Members},
     support::{Daemon, run, until},
 };
 use cairn_proto::etcdserverpb as pb;
@@ -49,23 +50,60 @@ fn every_family_is_on_the_page_and_every_row_is_served_or_says_why_not() {
         kv.put(pb::PutRequest { value: vec![0; 4000].into(), ..put("k") }).await.expect_err("full");
         http::get(&daemon.clients[0], "/readyz").await;
         let found = families(&http::get(&daemon.clients[0], "/metrics").await.body);
-        let mut lines = PAGE.lines();
-        assert!(lines.next().is_some_and(|head| head.ends_with("\tcairn")), "the column is there");
-        let mut served = BTreeMap::new();
-        for line in lines {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let [name, kind, labels, .., cairn] = fields[..] else { panic!("{line}") };
-            if cairn == "served" {
-                let labels: BTreeSet<String> =
-                    labels.split(',').filter(|label| *label != "-").map(str::to_owned).collect();
-                served.insert(name.to_owned(), (kind.to_owned(), labels));
-            } else {
-                assert!(cairn.starts_with("not-yet: ") || cairn.starts_with("never: "), "{name}: {cairn}");
-            }
-        }
+        let served = rows("served");
         assert_eq!(found, served);
         assert!(served.len() > 50, "only {} families", served.len());
     });
+}
+
+// rule: HT-8
+// rule: HT-10
+#[test]
+fn a_member_of_a_cluster_tells_of_its_peers() {
+    members::run(async {
+        let cluster = Members::start(3, &[]);
+        let leader = cluster.place(cluster.leader().await);
+        leader.kv().await.put(pb::PutRequest { key: "k".into(), ..Default::default() }).await.expect("put");
+        let nobody = pb::MemberPromoteRequest { id: 7 };
+        leader.cluster().await.member_promote(nobody).await.expect_err("nobody");
+        let address = leader.client.strip_prefix("http://").expect("a URL");
+        let text = http::get(address, "/metrics").await.body;
+        let found = families(&text);
+        for (name, family) in rows("served of peers") {
+            assert_eq!(found.get(&name), Some(&family), "{name}");
+        }
+        let positive = |start: &str| {
+            let lines = text.lines().filter(|line| line.starts_with(start));
+            lines.filter(|line| !line.ends_with(" 0")).count()
+        };
+        for family in
+            ["known_peers{", "active_peers{", "peer_sent_bytes_total{", "peer_received_bytes_total{"]
+        {
+            assert_eq!(positive(&format!("etcd_network_{family}")), 2, "{family} of two peers\n{text}");
+        }
+        assert_eq!(
+            positive("etcd_server_learner_promote_failures{Reason=\"etcdserver: member not found\"}"),
+            1
+        );
+    });
+}
+
+/// The families that the page says are served so.
+fn rows(wanted: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut lines = PAGE.lines();
+    assert!(lines.next().is_some_and(|head| head.ends_with("\tcairn")), "the column is there");
+    let mut served = BTreeMap::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [name, kind, labels, .., cairn] = fields[..] else { panic!("{line}") };
+        let known = ["served", "served of peers"].contains(&cairn);
+        assert!(known || cairn.starts_with("not-yet: ") || cairn.starts_with("never: "), "{name}: {cairn}");
+        if cairn == wanted {
+            let labels = labels.split(',').filter(|label| *label != "-").map(str::to_owned).collect();
+            served.insert(name.to_owned(), (kind.to_owned(), labels));
+        }
+    }
+    served
 }
 
 #[test]

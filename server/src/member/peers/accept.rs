@@ -12,6 +12,7 @@ use super::{
         Member,
         shared::{ReplicaMessage, Shared},
     },
+    figures::Figures,
     snapshot,
     wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, frame},
 };
@@ -23,7 +24,10 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{sync::mpsc, time::timeout};
 
 /// The first frame comes within this.
@@ -133,21 +137,38 @@ fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Res
     answer(body)
 }
 
+/// Reads until the end, or until something comes that no member sends.
 async fn read(shared: &Shared, hello: &Hello, frames: &mut Frames<Incoming>) {
-    while let Ok(Some(bytes)) = frames.next().await {
+    let figures = shared.peers.figures_of(hello.from);
+    if take_in(shared, hello, frames, &figures).await.is_err() {
+        figures.received_failures.fetch_add(1, Relaxed);
+    }
+}
+
+async fn take_in(
+    shared: &Shared,
+    hello: &Hello,
+    frames: &mut Frames<Incoming>,
+    figures: &Figures,
+) -> Result<(), FrameError> {
+    while let Some(bytes) = frames.next().await? {
+        figures.received_bytes.fetch_add(bytes.len() as u64, Relaxed);
         // A frame is never larger than all that may wait, but for one huge request, which then waits alone.
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(super::RECEIVED_BYTES_MAX as u32);
-        let Ok(room) = shared.peers.received.clone().acquire_many_owned(size).await else { return };
-        let Ok(Batch { messages }) = Batch::decode(bytes) else { return };
+        let Ok(room) = shared.peers.received.clone().acquire_many_owned(size).await else {
+            return Ok(());
+        };
+        let Batch { messages } = Batch::decode(bytes)?;
         if messages.iter().any(|m| m.from != hello.from || m.to != hello.to) {
-            return;
+            return Err(FrameError::Broken);
         }
         // It has not heard of its removal; a new handshake tells it (CL-5).
         if shared.cluster().members.is_removed(hello.from) {
-            return;
+            return Ok(());
         }
         if shared.replica.push(ReplicaMessage::Received { messages, _room: room }).is_err() {
-            return;
+            return Ok(());
         }
     }
+    Ok(())
 }

@@ -24,7 +24,12 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 /// Between two tries.
@@ -165,6 +170,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
         };
         if peer.outbox(way).queue().open.is_some() {
             peer.outbox(way).set_open(false);
+            peer.figures.disconnects.fetch_add(1, Relaxed);
             // A closed queue means that the member ends.
             shared.replica.push(ReplicaMessage::Unreachable(peer.id)).ok();
             told = None;
@@ -204,7 +210,9 @@ async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infal
     loop {
         tokio::select! {
             messages = outbox.next() => {
-                frames.send(frame(&Batch { messages })).await.map_err(|_| DialError::Ended)?;
+                let batch = frame(&Batch { messages });
+                peer.figures.sent_bytes.fetch_add(batch.len() as u64, Relaxed);
+                frames.send(batch).await.map_err(|_| DialError::Ended)?;
             }
             answer = answers.next() => {
                 answer?;

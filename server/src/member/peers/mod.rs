@@ -9,6 +9,7 @@
 
 mod accept;
 mod dial;
+mod figures;
 pub mod http;
 pub mod leases;
 pub mod members;
@@ -19,11 +20,13 @@ use super::{Member, shared::Shared};
 use crate::front::body::Body;
 use ::http::{Request, Response};
 use cairn_core::replica::peer::{MessageKind, PeerMessage};
+use figures::Figures;
+pub use figures::PeerFigures;
 use hyper::body::Incoming;
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, RwLock},
+    sync::{Arc, Mutex, MutexGuard, RwLock, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -139,6 +142,7 @@ struct Peer {
     urls: Mutex<Vec<String>>,
     data: Outbox,
     urgent: Outbox,
+    figures: Arc<Figures>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -166,6 +170,8 @@ pub struct Peers {
     /// Peers that were known before any entry was applied, by id.
     known: Mutex<BTreeMap<u64, Vec<String>>>,
     table: RwLock<BTreeMap<u64, Arc<Peer>>>,
+    /// Of all that were ever in the table.
+    figures: Mutex<BTreeMap<u64, Arc<Figures>>>,
     received: Arc<Semaphore>,
     /// Locked while a snapshot comes in: one at a time.
     incoming: Arc<tokio::sync::Mutex<Option<snapshot::Incoming>>>,
@@ -179,6 +185,7 @@ impl Peers {
             runtime,
             known: Mutex::new(known),
             table: RwLock::default(),
+            figures: Mutex::default(),
             received: Arc::new(Semaphore::new(RECEIVED_BYTES_MAX)),
             incoming: Arc::default(),
             holds: Mutex::default(),
@@ -236,11 +243,14 @@ impl Peers {
     }
 
     fn start(&self, shared: &Arc<Shared>, id: u64, urls: Vec<String>) -> Arc<Peer> {
+        let figures =
+            self.figures.lock().expect("nothing fails under this lock").entry(id).or_default().clone();
         let peer = Arc::new(Peer {
             id,
             urls: Mutex::new(urls),
             data: Outbox::default(),
             urgent: Outbox::default(),
+            figures,
             tasks: Mutex::default(),
         });
         let tasks = [Way::Data, Way::Urgent]
@@ -260,7 +270,11 @@ impl Peers {
         for message in messages {
             let (to, is_append) = (message.to, message.kind() == Some(MessageKind::Append));
             let way = if message.is_urgent() { Way::Urgent } else { Way::Data };
-            let sent = table.get(&to).is_some_and(|peer| peer.outbox(way).push(message));
+            let peer = table.get(&to);
+            let sent = peer.is_some_and(|peer| peer.outbox(way).push(message));
+            if let Some(peer) = peer.filter(|_| !sent) {
+                peer.figures.sent_failures.fetch_add(1, Relaxed);
+            }
             if !sent && is_append && !unreachable.contains(&to) {
                 unreachable.push(to);
             }
@@ -282,6 +296,22 @@ impl Peers {
     pub fn counts(&self) -> (usize, usize) {
         let table = self.table.read().expect("nothing fails under this lock");
         (table.len(), table.values().filter(|peer| peer.urgent.queue().open.is_some()).count())
+    }
+
+    /// What is counted of each peer, and of those that were one.
+    pub fn figures(&self) -> Vec<PeerFigures> {
+        let all = self.figures.lock().expect("nothing fails under this lock").clone();
+        let now = |(id, figures): (u64, Arc<Figures>)| {
+            let peer = self.get(id);
+            let active = peer.as_ref().is_some_and(|peer| peer.urgent.queue().open.is_some());
+            figures.now(id, peer.is_some(), active)
+        };
+        all.into_iter().map(now).collect()
+    }
+
+    fn figures_of(&self, id: u64) -> Arc<Figures> {
+        let known = self.figures.lock().expect("nothing fails under this lock").get(&id).cloned();
+        known.unwrap_or_default()
     }
 
     /// Ends all that it does.

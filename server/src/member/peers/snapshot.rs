@@ -16,6 +16,7 @@ use super::{
     },
     accept::{Refusal, answer, greeting},
     dial::{DialError, Line, hello, welcome},
+    figures::UnderWay,
     wire::{FrameError, Frames, Hello, SNAPSHOT, Welcome, frame},
 };
 use crate::front::body::Body;
@@ -28,7 +29,7 @@ use cairn_engine::{
 };
 use hyper::body::Incoming as RequestBody;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -60,9 +61,17 @@ pub(super) struct Incoming {
 
 /// Sends a peer the newest checkpoint, and tells the replica how that ended.
 pub(super) async fn send(shared: Arc<Shared>, peer: u64) {
-    let installed = match transfer(&shared, peer).await {
-        Ok(()) => true,
+    let figures = shared.peers.figures_of(peer);
+    let under_way = UnderWay::begin(&figures.snapshots_sending);
+    let sent = transfer(&shared, peer).await;
+    drop(under_way);
+    let installed = match sent {
+        Ok(()) => {
+            figures.snapshots_sent.fetch_add(1, Relaxed);
+            true
+        }
         Err(error) => {
+            figures.snapshot_send_failures.fetch_add(1, Relaxed);
             let fields = [("to", format!("{peer:x}")), ("error", error)];
             shared.log(Level::Warn, "failed to send database snapshot", &fields);
             false
@@ -190,8 +199,13 @@ pub(super) async fn receive(
     tokio::spawn(async move {
         let fields = [("from", format!("{from:x}"))];
         shared.log(Level::Info, "receiving database snapshot", &fields);
-        match take(&shared, &mut slot, incoming, frames).await {
+        let figures = shared.peers.figures_of(from);
+        let under_way = UnderWay::begin(&figures.snapshots_receiving);
+        let taken = take(&shared, &mut slot, incoming, frames).await;
+        drop(under_way);
+        match taken {
             Ok(taken) => {
+                figures.snapshots_received.fetch_add(1, Relaxed);
                 // The sender may have gone away; if not, it hears of it before this member ends.
                 answers.send(frame(&greeting(&shared))).await.ok();
                 tokio::time::sleep(FAREWELL).await;
@@ -200,6 +214,7 @@ pub(super) async fn receive(
                 }
             }
             Err(error) => {
+                figures.snapshot_receive_failures.fetch_add(1, Relaxed);
                 let fields = [("from", format!("{from:x}")), ("error", error)];
                 shared.log(Level::Warn, "failed to receive database snapshot", &fields);
             }
