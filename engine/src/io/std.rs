@@ -3,14 +3,15 @@
 //!
 //! Owns      the descriptors, and the loops over short and interrupted transfers.
 //! Holds     1. one descriptor a file for writes and syncs, so no other one can consume its error;
-//!           2. a sync is called once for each request: an error is passed on, never tried again.
+//!           2. a sync is called once for each request: an error is passed on, never tried again;
+//!           3. what it makes can be read by its owner alone (S28).
 //! Never     buffers, or closes a file that has unsynced writes without its owner's word.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,10 @@ use super::{FileLock, MapView, OpenHow, VFile, Vfs};
 
 /// Buffers given to one `pwritev`; the kernel's own limit is 1024.
 const WRITE_SLICES_MAX: usize = 512;
+
+/// Of the files and directories that are made. A umask only takes away.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// What memory, offset and length of a read past the page cache are multiples of.
 const DIRECT_ALIGN: usize = 4096;
@@ -80,7 +85,7 @@ impl FileLock for StdLock {}
 impl Vfs for StdVfs {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn VFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(how != OpenHow::Read);
+        options.read(true).write(how != OpenHow::Read).mode(FILE_MODE);
         match how {
             OpenHow::Read | OpenHow::ReadWrite => &mut options,
             OpenHow::Create => options.create(true),
@@ -115,13 +120,14 @@ impl Vfs for StdVfs {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        match fs::create_dir(path) {
+        let create = |path: &Path| DirBuilder::new().mode(DIR_MODE).create(path);
+        match create(path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let parent = path.parent().ok_or(e)?;
                 self.create_dir(parent)?;
-                fs::create_dir(path)?;
+                create(path)?;
             }
             Err(e) => return Err(e),
         }
@@ -138,7 +144,13 @@ impl Vfs for StdVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)?;
         interruptible(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive))?;
         Ok(Box::new(StdLock { _file: file }))
     }
@@ -251,6 +263,7 @@ fn write_whole(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// Runs `write_whole` of "abc", "", "defgh" at 10 against scripted answers; returns what landed.
     fn scripted(script: &[io::Result<usize>]) -> (io::Result<()>, Vec<(u64, Vec<u8>)>) {
@@ -333,6 +346,8 @@ mod tests {
         StdVfs.create_dir(&deep).expect("again is fine");
         let path = deep.join("x");
         let file = StdVfs.open(&path, OpenHow::CreateNew).expect("new");
+        let mode = |path: &Path| fs::metadata(path).expect("made").permissions().mode() & 0o777;
+        assert_eq!((mode(&deep), mode(&path)), (DIR_MODE, FILE_MODE));
         assert!(StdVfs.open(&path, OpenHow::CreateNew).is_err());
         file.write_at(&[IoSlice::new(b"he"), IoSlice::new(b"llo")], 3).expect("write");
         file.sync_data().expect("sync");

@@ -7,9 +7,9 @@
 //!           3. a copy is durable when it is named.
 //! Never     opens what it copies for writing.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::outcome::{Failure, Outcome};
@@ -54,7 +54,12 @@ impl AtRest {
 pub fn file(from: &Path, to: &Path) -> Outcome<()> {
     let mut source = File::open(from).map_err(|e| Failure::io("open", from, &e))?;
     let len = source.metadata().map_err(|e| Failure::io("measure", from, &e))?.len();
-    let target = File::create_new(to).map_err(|e| Failure::io("make", to, &e))?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|e| Failure::io("make", to, &e))?;
     target.set_len(len).map_err(|e| Failure::io("make", to, &e))?;
     let mut progress = Progress::new("copying", Unit::Bytes, len);
     let mut chunk = vec![0; CHUNK_BYTES];
