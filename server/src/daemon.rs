@@ -9,21 +9,25 @@
 use crate::{
     ETCD_VERSION,
     bootstrap::{self, Beginning},
-    config::{Config, given::Remark, help::go_arch, value::format_duration},
+    config::{Config, given::Remark, help::go_arch, tls::TlsConfig, value::format_duration},
     exit::ExitStatus,
-    front::{Front, Role, Unhealthy},
-    listen::{self, Listener},
+    front::{Front, Role, Secure, Unhealthy},
+    listen::{self, Listener, Protection},
     log::{Log, Value},
     member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind},
-    metrics::{self, Metrics},
+    metrics::{self, Metrics, Shown},
     notify,
     observe::Watcher,
     signals::{self, Signal},
+    tls::{Tls, expiry, load::TlsError, made},
 };
 use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
 use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     panic::Location,
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -45,6 +49,8 @@ const PEERS_LIMIT: Duration = Duration::from_secs(1);
 const DESCRIPTORS_RESERVED: u64 = 150;
 /// How often the limit of open files is compared with their number.
 const DESCRIPTORS_INTERVAL: Duration = Duration::from_secs(600);
+/// How soon changed keys of tokens are seen.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 /// Leaderless checks in a row before streams that asked for a leader end (LIMIT-12).
 const LEADERLESS_CHECKS: u32 = 3;
 
@@ -99,11 +105,23 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         Ok(beginning) => beginning,
         Err(text) => return failed(&log, ExitStatus::Refused, &text),
     };
+    if let Err(end) = keep_to_owner(&config, &log) {
+        return end;
+    }
     let metrics = Arc::new(Metrics::new(config.metrics_extensive));
-    let front = Arc::new(Front::new(config, log.clone(), metrics.clone()));
+    let secure = match open_tls(&config, &log) {
+        Ok(secure) => secure,
+        Err(end) => return end,
+    };
+    watch_certificates(&secure, &metrics, &log);
+    let front = Arc::new(Front::new(config, log.clone(), metrics.clone()).with_tls(secure));
     let serving = Serving::new(front.clone(), connections_max);
     let (early, clients): (Vec<_>, Vec<_>) =
         listeners.into_iter().partition(|listener| matches!(listener.role, Role::Peer | Role::Metrics));
+    for listener in &early {
+        let message = if listener.role == Role::Peer { "serving peer traffic" } else { "serving metrics" };
+        log.info(message, &[("address", listener.address.as_str().into())]);
+    }
     let mut tasks = Tasks::default();
     serving.start(early, &mut tasks);
     let observer = Watcher { log: log.clone(), metrics, warn_apply: front.config.warn_apply };
@@ -131,10 +149,13 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     };
     for client in &clients {
         log.info("ready to serve client requests", &[]);
-        log.info(
-            "serving client traffic insecurely; this is strongly discouraged!",
-            &[("traffic", client.role.traffic().into()), ("address", client.address.as_str().into())],
-        );
+        let fields = [("traffic", client.role.traffic().into()), ("address", client.address.as_str().into())];
+        if client.protection() != Protection::Plain {
+            log.info("serving client traffic securely", &fields);
+        }
+        if client.protection() != Protection::Tls {
+            log.info("serving client traffic insecurely; this is strongly discouraged!", &fields);
+        }
     }
     serving.start(clients, &mut tasks);
     notify_init(&log);
@@ -145,6 +166,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     let watch_leader = tokio::spawn(watch_leader(front.clone(), has_leader));
     let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
     let watch_log = tokio::spawn(watch_log(front.clone(), member.hung_write()));
+    let watch_keys = tokio::spawn(watch_keys(log.clone(), member.clone()));
     let (signal, ended) = tokio::select! {
         Ok(signal) = told => (Some(signal), None),
         ended = member.ended() => (None, Some(ended)),
@@ -155,6 +177,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     watch_leader.abort();
     watch_descriptors.abort();
     watch_log.abort();
+    watch_keys.abort();
     stop(&log, &front, &member, &serving, tasks).await;
     match (signal, ended) {
         (Some(signal), _) => End::Signal(signal),
@@ -176,6 +199,67 @@ async fn open(
     }
     let beginning = bootstrap::join(config).await.map_err(|text| (ExitStatus::Refused, text))?;
     Member::open(member_config(config, beginning), observer).await.map_err(refused)
+}
+
+/// DD-1: what others may read is told, and closed where it is the member's own (S06).
+fn keep_to_owner(config: &Config, log: &Log) -> Result<(), End> {
+    let owned =
+        MemberConfig { wal_dir: config.wal_dir.clone(), ..MemberConfig::new(config.data_dir.clone(), 0) };
+    Member::check_owner(&owned).map_err(|error| failed(log, status_of(&error), &error.to_string()))?;
+    let wide = |dir: &Path| {
+        fs::metadata(dir)
+            .ok()
+            .map(|found| found.permissions().mode() & 0o777)
+            .filter(|mode| mode & 0o077 != 0)
+    };
+    let member = config.data_dir.join("member");
+    let told = [Some(&config.data_dir), Some(&member), config.wal_dir.as_ref()];
+    for dir in told.into_iter().flatten() {
+        let Some(mode) = wide(dir) else { continue };
+        log.warn(
+            "check file permission",
+            &[
+                ("path", dir.display().to_string().into()),
+                ("mode", format!("{mode:04o}").into()),
+                ("expected", "0700".into()),
+            ],
+        );
+    }
+    if wide(&member).is_none() {
+        return Ok(());
+    }
+    fs::set_permissions(&member, fs::Permissions::from_mode(0o700)).map_err(|error| {
+        let text = format!(
+            "{} can be read by others, and that cannot be changed: {error}: give it to the user that runs this member",
+            member.display()
+        );
+        failed(log, ExitStatus::DataUnreadable, &text)
+    })
+}
+
+/// Loads what secure listeners show, and makes what is to be made.
+fn open_tls(config: &Config, log: &Log) -> Result<Secure, End> {
+    let open = |tls: &Option<TlsConfig>| tls.as_ref().map(|tls| open_one(tls, log)).transpose();
+    let opened = open(&config.client_tls).and_then(|client| Ok((client, open(&config.peer_tls)?)));
+    match opened {
+        Ok((client, peer)) => Ok(Secure { client, peer }),
+        Err(error) => Err(failed(log, ExitStatus::Refused, &error.to_string())),
+    }
+}
+
+fn open_one(config: &TlsConfig, log: &Log) -> Result<Arc<Tls>, TlsError> {
+    if let Some(make) = &config.make {
+        made::ensure(&make.dir, &make.hosts, make.years)?;
+    }
+    Ok(Arc::new(Tls::open(config.settings.clone(), log.clone())?))
+}
+
+fn watch_certificates(secure: &Secure, metrics: &Arc<Metrics>, log: &Log) {
+    for (tls, shown) in [(&secure.client, Shown::Client), (&secure.peer, Shown::Peer)] {
+        if let Some(tls) = tls {
+            tokio::spawn(expiry::watch(tls.clone(), shown, metrics.clone(), log.clone()));
+        }
+    }
 }
 
 async fn ended_by_itself(log: &Log, member: Member, ended: &Ended) -> End {
@@ -346,6 +430,24 @@ pub async fn watch_log(front: Arc<Front>, mut hung: watch::Receiver<Option<HungW
     }
 }
 
+/// Takes up keys of tokens that were changed.
+async fn watch_keys(log: Log, member: Member) {
+    let mut interval = tokio::time::interval(KEYS_INTERVAL);
+    loop {
+        interval.tick().await;
+        let member = member.clone();
+        match tokio::task::spawn_blocking(move || member.look_at_keys()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => log.info("loaded changed keys of tokens", &[]),
+            Ok(Err(why)) => log.warn(
+                "cannot load changed keys of tokens; those loaded before stay in force",
+                &[("error", why.to_string().into())],
+            ),
+            Err(_) => return,
+        }
+    }
+}
+
 /// SD-9.
 async fn watch_descriptors(log: Log) {
     let mut interval = tokio::time::interval(DESCRIPTORS_INTERVAL);
@@ -378,7 +480,7 @@ fn member_config(config: &Config, beginning: Beginning) -> MemberConfig {
         catch_up_entries: config.catch_up_entries,
         auto_compaction: config.auto_compaction,
         watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
-        auth: config.auth,
+        auth: config.auth.clone(),
         strict_reconfig: config.strict_reconfig,
         learners_max: config.learners_max,
         lease_checkpoints: config.gates.lease_checkpoint,
@@ -398,7 +500,9 @@ fn status_of(error: &StartError) -> ExitStatus {
         StartError::MadeByEtcd(_) => ExitStatus::DataForeign,
         StartError::InUse(_) => ExitStatus::DataInUse,
         StartError::Access { .. } => ExitStatus::DataUnreadable,
-        StartError::Boot(BootError::IdZero | BootError::IdTwice(_)) => ExitStatus::Refused,
+        StartError::Keys(_) | StartError::Boot(BootError::IdZero | BootError::IdTwice(_)) => {
+            ExitStatus::Refused
+        }
         StartError::Boot(
             BootError::Engine(error)
             | BootError::Log(LogError::Engine(error))

@@ -6,10 +6,13 @@
 //! Never     decides what a request means: that is `cairn-core`.
 
 mod bootstrap;
+pub mod cert;
 pub mod config;
 pub mod daemon;
 pub mod exit;
+mod files;
 pub mod front;
+pub mod jwt;
 mod listen;
 pub mod log;
 pub mod member;
@@ -17,6 +20,7 @@ pub mod metrics;
 mod notify;
 mod observe;
 mod signals;
+pub mod tls;
 
 /// The version of etcd whose API a member speaks, as `Status` and `/version` tell it.
 pub const ETCD_VERSION: &str = "3.7.1";

@@ -5,6 +5,7 @@
 //! Never     decides what a flag means.
 
 use cairn::{
+    cert,
     config::{
         Config,
         given::{Asked, Given, GivenError},
@@ -22,6 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    if let Some(("cert", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        std::process::exit(certificates(rest) as i32);
+    }
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
     let end = match Given::read(&arguments, environment) {
@@ -52,6 +56,23 @@ fn again() -> ! {
     let error = start("/proc/self/exe".into());
     eprintln!("cannot start anew: {error}: start the member again");
     std::process::exit(ExitStatus::Failed as i32)
+}
+
+fn certificates(arguments: &[String]) -> ExitStatus {
+    match cert::run(arguments) {
+        cert::Outcome::Done(text) => {
+            print(&text);
+            ExitStatus::Done
+        }
+        cert::Outcome::Failed(text) => {
+            eprintln!("{text}");
+            ExitStatus::Refused
+        }
+        cert::Outcome::Usage(text) => {
+            eprint!("{text}");
+            ExitStatus::Usage
+        }
+    }
 }
 
 /// A reader that has gone away is no failure.

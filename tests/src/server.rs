@@ -48,17 +48,30 @@ pub struct Program {
     pub path: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Whether it listens for clients under TLS too, with what `args` say of certificates.
+    pub secure: bool,
 }
 
 impl Program {
     /// The reference, without its syncs: it is asked for answers, never after a crash.
     pub fn etcd(etcd: &Etcd) -> Program {
-        Program { path: etcd.etcd.clone(), args: vec!["--unsafe-no-fsync".into()], env: Vec::new() }
+        Program {
+            path: etcd.etcd.clone(),
+            args: vec!["--unsafe-no-fsync".into()],
+            env: Vec::new(),
+            secure: false,
+        }
     }
 
     /// The daemon under test, as it is released.
     pub fn cairn() -> Program {
-        Program { path: crate::tools::cairn(), args: Vec::new(), env: Vec::new() }
+        Program { path: crate::tools::cairn(), args: Vec::new(), env: Vec::new(), secure: false }
+    }
+
+    #[must_use]
+    pub fn secure(mut self) -> Program {
+        self.secure = true;
+        self
     }
 
     #[must_use]
@@ -75,6 +88,7 @@ pub struct Server {
     dir: TempDir,
     client_port: u16,
     peer_port: u16,
+    secure_port: u16,
     /// `timeout`, which leads the process group; the server is its child. `None` once it has ended.
     keeper: Option<Child>,
 }
@@ -85,7 +99,7 @@ impl Server {
         let dir =
             tempfile::Builder::new().prefix("cairn-test-").tempdir().expect("a directory for the server");
         let (client_port, peer_port) = free_ports();
-        Server { program, dir, client_port, peer_port, keeper: None }
+        Server { program, dir, client_port, peer_port, secure_port: 0, keeper: None }
     }
 
     /// Starts as many as members of one cluster, `m0`, `m1` and so on, and waits until all answer.
@@ -154,6 +168,7 @@ impl Server {
         let mut server = Server::idle(program);
         for attempt in 1..=START_ATTEMPTS {
             (server.client_port, server.peer_port) = free_ports();
+            server.secure_port = free_ports().0;
             server.spawn();
             match server.ready(false).await {
                 Ok(()) => return server,
@@ -186,6 +201,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Where it listens under TLS.
+    pub fn secure_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.secure_port)
     }
 
     pub fn peer_url(&self) -> String {
@@ -249,7 +269,10 @@ impl Server {
 
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let (client, peer) = (self.url(), self.peer_url());
+        let (mut client, peer) = (self.url(), self.peer_url());
+        if self.program.secure {
+            client = format!("{client},{}", self.secure_url());
+        }
         let mut command = Command::new("timeout");
         command
             .args(["--signal=KILL", &LIFE_S.to_string()])
@@ -318,7 +341,7 @@ fn group(keeper: &Child) -> Pid {
     Pid::from_child(keeper)
 }
 
-/// Two ports that are free now. They are below those that the system gives to outgoing connections, so that a
+/// Ports that are free now. They are below those that the system gives to outgoing connections, so that a
 /// server that was killed finds its own free again.
 /// Two that nobody has now, and that no outgoing connection is given.
 pub fn free_ports() -> (u16, u16) {

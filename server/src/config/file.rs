@@ -129,7 +129,7 @@ wal-dir:
             ("name: a\n---\nname: b", "it holds more than one document"),
             (
                 "client-transport-security: {allowed-cn: [x]}",
-                "client-transport-security.allowed-cn is refused: TLS is not there yet",
+                "client-transport-security.allowed-cn is refused: no flag sets it, use allowed-hostname",
             ),
         ] {
             assert_eq!(read_names(text), Err(why.to_owned()), "{text}");

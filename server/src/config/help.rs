@@ -16,7 +16,7 @@ const INDENT: usize = 8;
 pub fn help() -> String {
     let mut out = String::from(
         "cairn: a key-value store that speaks the etcd v3 API\n\n\
-         Usage: cairn [flags]\n\n\
+         Usage: cairn [flags]\n       cairn cert init|issue|rotate    certificates, see cairn cert --help\n\n\
          Alone it keeps its data in ./default.etcd and listens on localhost:2379 for clients. Flags are those\n\
          of etcd: -name value, --name=value, booleans as --flag or --flag=false, the last one wins. Each can\n\
          also be given as a variable, ETCD_ and its name in capitals: ETCD_DATA_DIR.\n",

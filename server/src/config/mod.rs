@@ -11,12 +11,16 @@ pub mod flags;
 mod gates;
 pub mod given;
 pub mod help;
+pub mod tls;
 pub mod urls;
 pub mod value;
 
 pub use gates::Gates;
 
-use crate::member::{AuthConfig, TokenKind};
+use crate::{
+    jwt::{JwtConfig, Method},
+    member::{AuthConfig, TokenKind},
+};
 use cairn_core::AutoCompaction;
 use flags::{Class, FLAGS};
 use given::{Given, Remark};
@@ -26,6 +30,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+use tls::TlsConfig;
 use urls::ListenUrl;
 
 /// Streams of one connection where the flag says nothing: API servers open thousands. etcd's default,
@@ -65,6 +70,11 @@ pub struct Config {
     pub listen_client: Vec<ListenUrl>,
     pub listen_client_http: Vec<ListenUrl>,
     pub listen_metrics: Vec<ListenUrl>,
+    /// Of the listeners for clients and for metrics, if one of them is secure.
+    pub client_tls: Option<TlsConfig>,
+    pub peer_tls: Option<TlsConfig>,
+    /// Whether a certificate of a peer may come from an address that it does not name.
+    pub peer_skip_address: bool,
     pub reuse_port: bool,
     pub max_concurrent_streams: u32,
     pub ping_min: Duration,
@@ -163,6 +173,13 @@ impl Config {
         }
         let ping_interval = read.duration("grpc-keepalive-interval")?;
         let ping_timeout = read.duration("grpc-keepalive-timeout")?;
+        let (listen_client, listen_peer) =
+            (read.listeners("listen-client-urls")?, read.listeners("listen-peer-urls")?);
+        let listen_client_http = read.listeners("listen-client-http-urls")?;
+        let listen_metrics = read.listeners("listen-metrics-urls")?;
+        let of_clients: Vec<&ListenUrl> = listen_client.iter().chain(&listen_client_http).collect();
+        let client_tls = tls::client(&read, &of_clients, &listen_metrics, &data_dir, &mut remarks)?;
+        let peer_tls = tls::peer(&read, &listen_peer.iter().collect::<Vec<_>>(), &data_dir, &mut remarks)?;
         let config = Config {
             wal_dir: Some(PathBuf::from(read.text("wal-dir"))).filter(|dir| !dir.as_os_str().is_empty()),
             heartbeat_ms,
@@ -178,10 +195,13 @@ impl Config {
                 .map_err(|_| ConfigError("--max-learners must not be negative, nor above 2^32".to_owned()))?,
             defrag_threshold_mb: read.uint("bootstrap-defrag-threshold-megabytes"),
             gates,
-            listen_peer: read.listeners("listen-peer-urls")?,
-            listen_client: read.listeners("listen-client-urls")?,
-            listen_client_http: read.listeners("listen-client-http-urls")?,
-            listen_metrics: read.listeners("listen-metrics-urls")?,
+            listen_peer,
+            listen_client,
+            listen_client_http,
+            listen_metrics,
+            client_tls,
+            peer_tls,
+            peer_skip_address: read.bool("peer-skip-client-san-verification"),
             reuse_port: read.bool("socket-reuse-port"),
             max_concurrent_streams: match given.text("max-concurrent-streams") {
                 Some(_) => u32::try_from(read.uint("max-concurrent-streams")).expect("checked as given"),
@@ -308,7 +328,7 @@ fn auth_config(read: &Reader<'_>, remarks: &mut Vec<Remark>) -> Result<AuthConfi
     let tokens = match parts.next().unwrap_or_default() {
         "" if text.is_empty() => TokenKind::None,
         "simple" if parts.all(|option| option.contains('=')) => TokenKind::Simple,
-        "jwt" => return refuse(format!("--auth-token={text} is refused: jwt is not there yet")),
+        "jwt" => TokenKind::Jwt(jwt_config(text, parts, remarks)?),
         _ => return refuse(format!("--auth-token={text}: auth: invalid auth options")),
     };
     let cost = read.uint("bcrypt-cost");
@@ -328,6 +348,41 @@ fn auth_config(read: &Reader<'_>, remarks: &mut Vec<Remark>) -> Result<AuthConfi
         seconds => seconds.saturating_mul(1000),
     };
     Ok(AuthConfig { tokens, token_ttl_ms, bcrypt_cost, revoke_watches: read.bool("auth-revoke-watches") })
+}
+
+/// AU-26, AU-28.
+fn jwt_config<'a>(
+    text: &str,
+    options: impl Iterator<Item = &'a str>,
+    remarks: &mut Vec<Remark>,
+) -> Result<JwtConfig, ConfigError> {
+    let refused = |why: &str| ConfigError(format!("--auth-token={text}: {why}"));
+    let mut given = BTreeMap::new();
+    for option in options {
+        let (name, value) = option.split_once('=').ok_or_else(|| refused("auth: invalid auth options"))?;
+        if given.insert(name, value).is_some() {
+            return Err(refused("auth: invalid auth options"));
+        }
+    }
+    let mut take = |name: &str| given.remove(name).filter(|value| !value.is_empty());
+    let ttl = take("ttl").unwrap_or("5m");
+    let ttl_s = value::parse_duration_ns(ttl)
+        .and_then(|ns| u64::try_from(ns).ok())
+        .map(|ns| ns.div_ceil(1_000_000_000))
+        .ok_or_else(|| refused("ttl is no duration that is not negative"))?;
+    let config = JwtConfig {
+        public: take("pub-key").map(PathBuf::from),
+        private: take("priv-key").map(PathBuf::from),
+        method: take("sign-method")
+            .and_then(Method::named)
+            .ok_or_else(|| refused("auth: invalid auth signature method"))?,
+        ttl_s,
+    };
+    if !given.is_empty() {
+        let names = given.into_keys().collect::<Vec<_>>().join(",");
+        remarks.push(warn("unknown JWT options", "keys", names));
+    }
+    Ok(config)
 }
 
 fn found_cluster(read: &Reader<'_>) -> Result<bool, ConfigError> {

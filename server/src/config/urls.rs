@@ -13,6 +13,18 @@ pub struct ListenUrl {
     /// As given.
     pub text: String,
     pub place: Place,
+    /// `https` or `unixs`.
+    pub secure: bool,
+}
+
+impl ListenUrl {
+    /// The host that a client asks for, as a certificate names it.
+    pub fn host(&self) -> String {
+        match &self.place {
+            Place::Tcp { host: Host::Address(address), .. } => address.to_string(),
+            Place::Tcp { host: Host::Localhost, .. } | Place::Unix(_) => "localhost".into(),
+        }
+    }
 }
 
 /// What is bound.
@@ -80,12 +92,12 @@ pub fn check_announced(text: &str) -> Result<(), String> {
     }
 }
 
-/// Reads one URL to listen on: plain ones only, until there is TLS.
+/// Reads one URL to listen on.
 pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
     check_announced(text)?;
     let Parts { scheme, authority, path } = split(text)?;
     let place = match scheme {
-        "http" => {
+        "http" | "https" => {
             let (host, port) = split_port(authority).expect("checked above");
             let host = match host {
                 "localhost" => Host::Localhost,
@@ -96,10 +108,10 @@ pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
             Place::Tcp { host, port }
         }
         // E2-13: host and path together name the file.
-        "unix" => Place::Unix(PathBuf::from(format!("{authority}{path}"))),
-        _ => return Err(format!("{text} needs TLS, which is not there yet: use http or unix")),
+        _ => Place::Unix(PathBuf::from(format!("{authority}{path}"))),
     };
-    Ok(ListenUrl { text: text.to_owned(), place })
+    let secure = matches!(scheme, "https" | "unixs");
+    Ok(ListenUrl { text: text.to_owned(), place, secure })
 }
 
 #[cfg(test)]
@@ -119,6 +131,20 @@ mod tests {
         assert_eq!(place("unix:///run/x.sock"), Ok(Place::Unix("/run/x.sock".into())));
     }
 
+    // rule: TL-13
+    #[test]
+    fn two_schemes_of_four_are_secure() {
+        for (text, secure, host) in [
+            ("http://[::1]:1", false, "::1"),
+            ("https://127.0.0.1:1", true, "127.0.0.1"),
+            ("unix://a:1", false, "localhost"),
+            ("unixs://a:1", true, "localhost"),
+        ] {
+            let url = parse_listen(text).expect("a URL");
+            assert_eq!((url.secure, url.host().as_str()), (secure, host), "{text}");
+        }
+    }
+
     #[test]
     fn other_urls_are_refused_with_their_text() {
         for (text, why) in [
@@ -129,7 +155,7 @@ mod tests {
             ("http://::1:2379", "URL address does not have the form \"host:port\": http://::1:2379"),
             ("http://1.2.3.4:1/x", "URL must not contain a path: http://1.2.3.4:1/x"),
             ("http://example.com:1", "expected IP in URL for binding (http://example.com:1)"),
-            ("https://1.2.3.4:1", "https://1.2.3.4:1 needs TLS, which is not there yet: use http or unix"),
+            ("https://example.com:1", "expected IP in URL for binding (https://example.com:1)"),
         ] {
             assert_eq!(parse_listen(text).map(|url| url.place), Err(why.to_owned()), "{text}");
         }

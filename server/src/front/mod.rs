@@ -15,6 +15,7 @@ use crate::{
     log::Log,
     member::{Member, peers},
     metrics::Metrics,
+    tls::Tls,
 };
 use body::Body;
 use connection::Connection;
@@ -58,9 +59,25 @@ impl Role {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub address: Arc<str>,
+    /// By its certificate (AU-31).
+    pub user: Option<Arc<str>>,
+}
+
+/// What secure listeners show.
+#[derive(Default)]
+pub struct Secure {
+    pub client: Option<Arc<Tls>>,
+    pub peer: Option<Arc<Tls>>,
+}
+
 /// What requests are served from.
 pub struct Front {
     pub config: Config,
+    secure: Secure,
     pub log: Log,
     pub metrics: Arc<Metrics>,
     pub failures: grpc::auth::Failures,
@@ -92,6 +109,7 @@ impl Front {
         Front {
             failures: grpc::auth::Failures::new(config.auth_failures_s),
             config,
+            secure: Secure::default(),
             log,
             metrics,
             running: OnceLock::new(),
@@ -111,6 +129,17 @@ impl Front {
     /// The member, once it runs.
     pub fn running(&self) -> Option<&Member> {
         self.running.get()
+    }
+
+    /// With what secure listeners show.
+    #[must_use]
+    pub fn with_tls(self, secure: Secure) -> Front {
+        Front { secure, ..self }
+    }
+
+    /// What a secure listener shows.
+    pub fn tls_of(&self, role: Role) -> Option<&Arc<Tls>> {
+        if role == Role::Peer { self.secure.peer.as_ref() } else { self.secure.client.as_ref() }
     }
 
     /// The member is ready: requests may reach it.
@@ -169,7 +198,7 @@ const SERVED_BYTES_MAX: usize = 64;
 pub fn serve(
     front: Arc<Front>,
     role: Role,
-    remote: Arc<str>,
+    remote: Remote,
     connection: &Arc<Connection>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + Send + use<> {
@@ -187,7 +216,7 @@ pub fn serve(
 fn answer(
     front: Arc<Front>,
     role: Role,
-    remote: Arc<str>,
+    remote: Remote,
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path();

@@ -5,12 +5,14 @@
 //! Owns      the heads of the frames of one HTTP/2 connection, both ways; the policy for pings, which is
 //!           grpc-go's for clients (LIMIT-15); bounds on frames that cost the server and not the client (S23).
 //! Holds     1. bytes pass through unchanged;
-//!           2. a GOAWAY of the meter's own is only ever written between two frames.
+//!           2. a GOAWAY of the meter's own is only ever written between two frames;
+//!           3. a connection that does not say in time which protocol it speaks ends (S18).
 //! Never     holds a byte of payload, or meters what is not HTTP/2.
 
 use crate::front::connection::Connection;
 use cairn_proto::errors;
 use std::{
+    future::Future as _,
     io,
     pin::Pin,
     sync::Arc,
@@ -18,10 +20,12 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, Sleep, sleep},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A connection's first bytes must be there by then.
+const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 9;
 /// Pings that come too early and are let pass, as in grpc-go.
 const STRIKES_MAX: u32 = 2;
@@ -58,6 +62,8 @@ pub struct Meter<S> {
     policy: Policy,
     incoming: Frames,
     outgoing: Frames,
+    /// Until the preface is there, or something else.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Meter<S> {
@@ -67,6 +73,7 @@ impl<S> Meter<S> {
             policy: Policy::new(connection, pings),
             incoming: Frames::new(PREFACE.len()),
             outgoing: Frames::new(0),
+            late: Some(Box::pin(sleep(PREFACE_LIMIT))),
         }
     }
 }
@@ -227,11 +234,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Meter<S> {
         let meter = &mut *self;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut meter.stream).poll_read(context, buffer);
+        if let (Poll::Pending, Some(late)) = (&polled, &mut meter.late)
+            && late.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no protocol was begun in time",
+            )));
+        }
         if !matches!(polled, Poll::Ready(Ok(()))) {
             return polled;
         }
         let (incoming, policy) = (&mut meter.incoming, &mut meter.policy);
         incoming.pass(&buffer.filled()[before..], |head| policy.seen(head));
+        if incoming.preface_left == 0 || !incoming.metered {
+            meter.late = None;
+        }
         let Some(why) = policy.broken else {
             return polled;
         };
@@ -381,6 +399,25 @@ mod tests {
             policy.seen(ping);
         }
         assert_eq!(policy.broken, Some("too_many_pings"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s19_a_preface_that_does_not_come_to_its_end_is_waited_for_ten_seconds() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut client, server) = tokio::io::duplex(4096);
+        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO));
+        client.write_all(&PREFACE[..7]).await.expect("room");
+        assert_eq!(meter.read(&mut [0; 64]).await.expect("seven bytes"), 7);
+        let begin = Instant::now();
+        let error = meter.read(&mut [0; 64]).await.expect_err("the rest never comes");
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, PREFACE_LIMIT));
+
+        let (mut client, server) = tokio::io::duplex(4096);
+        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO));
+        client.write_all(PREFACE).await.expect("room");
+        assert_eq!(meter.read(&mut [0; 64]).await.expect("the preface"), PREFACE.len());
+        let idle = tokio::time::timeout(10 * PREFACE_LIMIT, meter.read(&mut [0; 64])).await;
+        assert!(idle.is_err(), "afterwards a connection may be idle");
     }
 
     // rule: LIMIT-15

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Listeners: sockets bound before the member starts, connections served after.
 //!
-//! Owns      the sockets, the bound on connections, and what tonic and hyper leave open of HTTP/2.
+//! Owns      the sockets, the bound on connections, the choice between plain and TLS, and what tonic and hyper
+//!           leave open of HTTP/2.
 //! Holds     1. an address in use is found before the data directory is touched;
 //!           2. a socket file that someone still answers on is never removed.
 //! Never     looks into a request.
 
 mod meter;
+mod stream;
 
 use crate::{
     config::{
         Config,
         urls::{Host, ListenUrl, Place},
     },
-    front::{self, Front, Role, connection::Connection as Traffic, until_true},
+    front::{self, Front, Remote, Role, connection::Connection as Traffic, until_true},
     log::Log,
+    tls::accept::{self, HANDSHAKE_LIMIT},
 };
 use hyper::service::service_fn;
 use hyper_util::{
@@ -31,12 +34,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use stream::{Socket as Wire, Stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     runtime::Handle,
     sync::watch,
     task::JoinSet,
+    time::timeout,
 };
 
 /// As Go's listeners.
@@ -55,6 +59,8 @@ const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 const PENDING_RESETS_MAX: usize = 64;
 /// Pings of a peer in ten seconds: it sends one every two, and on a connection of its own for a snapshot.
 const PEER_PINGS_MAX: u32 = 100;
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
 /// Wait after a failed accept, which is out of descriptors as a rule.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -64,6 +70,16 @@ pub struct Listener {
     /// As it is told in the log: host and port, or the file.
     pub address: String,
     socket: Socket,
+    protection: Protection,
+}
+
+/// How connections of a listener begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protection {
+    Plain,
+    Tls,
+    /// As the first byte says: `http` and `https` URLs of one address (TL-4).
+    Either,
 }
 
 enum Socket {
@@ -97,14 +113,27 @@ pub fn bind_all(config: &Config) -> Result<Vec<Listener>, ListenError> {
     ];
     let mut listeners = Vec::new();
     for (role, urls) in groups {
+        let mut bound: Vec<(&ListenUrl, usize)> = Vec::new();
         for url in urls {
-            listeners.push(bind(role, url, config.reuse_port)?);
+            let fixed = |place: &Place| matches!(place, Place::Tcp { port, .. } if *port != 0);
+            let same = |(other, _): &&(&ListenUrl, usize)| fixed(&url.place) && other.place == url.place;
+            match bound.iter().find(same) {
+                Some((other, at)) if other.secure != url.secure => {
+                    let listener: &mut Listener = &mut listeners[*at];
+                    listener.protection = Protection::Either;
+                }
+                _ => {
+                    listeners.push(bind(role, url, config.reuse_port)?);
+                    bound.push((url, listeners.len() - 1));
+                }
+            }
         }
     }
     Ok(listeners)
 }
 
 fn bind(role: Role, url: &ListenUrl, reuse_port: bool) -> Result<Listener, ListenError> {
+    let protection = if url.secure { Protection::Tls } else { Protection::Plain };
     match &url.place {
         Place::Tcp { host, port } => {
             let address = match host {
@@ -122,7 +151,7 @@ fn bind(role: Role, url: &ListenUrl, reuse_port: bool) -> Result<Listener, Liste
                 ))
             })?;
             let address = listener.local_addr().unwrap_or(address).to_string();
-            Ok(Listener { role, address, socket: Socket::Tcp(listener) })
+            Ok(Listener { role, address, socket: Socket::Tcp(listener), protection })
         }
         Place::Unix(path) => {
             let listener = bind_unix(path)
@@ -132,6 +161,7 @@ fn bind(role: Role, url: &ListenUrl, reuse_port: bool) -> Result<Listener, Liste
                 role,
                 address: path.display().to_string(),
                 socket: Socket::Unix { listener, _file: file },
+                protection,
             })
         }
     }
@@ -170,6 +200,10 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Listener {
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
     /// Accepts until `closing`, then lets the connections end by themselves until `closed`, and ends the rest.
     pub async fn serve(
         self,
@@ -202,8 +236,8 @@ impl Listener {
             };
             let worker = &workers[turn % workers.len()];
             turn += 1;
-            let (front, closing, role) = (front.clone(), closing.clone(), self.role);
-            connections.spawn_on(async move { connection.serve(front, role, closing).await }, worker);
+            let (front, closing, begins) = (front.clone(), closing.clone(), (self.role, self.protection));
+            connections.spawn_on(async move { connection.serve(front, begins, closing).await }, worker);
         }
         drop(self.socket);
         while connections.join_next().await.is_some() {}
@@ -230,22 +264,71 @@ enum Connection {
 }
 
 impl Connection {
-    async fn serve(self, front: Arc<Front>, role: Role, closing: watch::Receiver<bool>) {
-        let log = front.log.clone();
+    async fn serve(
+        self,
+        front: Arc<Front>,
+        (role, protection): (Role, Protection),
+        mut closing: watch::Receiver<bool>,
+    ) {
         let prepared = match self {
-            Connection::Tcp(stream, remote) => {
-                let prepared = prepare_tcp(&stream).and_then(|()| TcpStream::from_std(stream));
-                match prepared {
-                    Ok(stream) => return serve_stream(stream, remote, front, role, closing).await,
-                    Err(error) => error,
-                }
+            Connection::Tcp(stream, remote) => prepare_tcp(&stream)
+                .and_then(|()| TcpStream::from_std(stream))
+                .map(|stream| (Wire::Tcp(stream), remote)),
+            Connection::Unix(stream, remote) => {
+                UnixStream::from_std(stream).map(|stream| (Wire::Unix(stream), remote))
             }
-            Connection::Unix(stream, remote) => match UnixStream::from_std(stream) {
-                Ok(stream) => return serve_stream(stream, remote, front, role, closing).await,
-                Err(error) => error,
-            },
         };
-        log.debug("cannot serve a connection", &[("error", prepared.to_string().into())]);
+        let (socket, address) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                return front.log.debug("cannot serve a connection", &[("error", error.to_string().into())]);
+            }
+        };
+        let begun = tokio::select! {
+            begun = begin(socket, address, &front, role, protection) => begun,
+            () = until_true(&mut closing) => return,
+        };
+        if let Some((stream, remote)) = begun {
+            serve_stream(stream, remote, front, role, closing).await;
+        }
+    }
+}
+
+/// Brings a connection to where requests can be read from it, within a time; `None` after a line in the log.
+async fn begin(
+    socket: Wire,
+    address: Arc<str>,
+    front: &Front,
+    role: Role,
+    protection: Protection,
+) -> Option<(Stream, Remote)> {
+    let Ok(first) = timeout(HANDSHAKE_LIMIT, socket.first_byte()).await else {
+        front.log.debug("a connection said nothing in time", &[("remote", (*address).into())]);
+        return None;
+    };
+    let first = first.ok().flatten()?;
+    let plain = match protection {
+        Protection::Plain => true,
+        Protection::Tls => false,
+        Protection::Either => first != TLS_HANDSHAKE,
+    };
+    if plain {
+        return Some((Stream::Plain(socket), Remote { address, user: None }));
+    }
+    let tls = front.tls_of(role).expect("a secure listener has what it shows");
+    let checked = match role {
+        Role::Metrics => socket.peer_address(),
+        Role::Peer if !front.config.peer_skip_address => socket.peer_address(),
+        _ => None,
+    };
+    match accept::accept(tls, socket, checked).await {
+        Ok(accepted) => {
+            Some((Stream::Tls(Box::new(accepted.stream)), Remote { address, user: accepted.user }))
+        }
+        Err(refused) => {
+            refused.log(&front.log, role == Role::Peer, &address);
+            None
+        }
     }
 }
 
@@ -258,8 +341,8 @@ fn prepare_tcp(stream: &std::net::TcpStream) -> io::Result<()> {
 }
 
 async fn serve_stream(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    remote: Arc<str>,
+    stream: Stream,
+    remote: Remote,
     front: Arc<Front>,
     role: Role,
     mut closing: watch::Receiver<bool>,
@@ -288,7 +371,7 @@ async fn serve_stream(
     if let Err(error) = result {
         log.debug(
             "a connection ended early",
-            &[("remote", (*remote).into()), ("error", error.to_string().into())],
+            &[("remote", (*remote.address).into()), ("error", error.to_string().into())],
         );
     }
 }

@@ -14,6 +14,7 @@ use super::{
     Member, Refusal,
     passwords::{fingerprint, letters},
 };
+use crate::jwt::{Jwt, JwtConfig, KeyError};
 use bytes::Bytes;
 use cairn_core::{
     Command,
@@ -26,7 +27,10 @@ use cairn_core::{
     state::Applied,
 };
 use cairn_proto::{errors, etcdserverpb as pb, methods::Permission};
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
 use zeroize::Zeroizing;
 
 /// Who a request says that it is from.
@@ -39,6 +43,8 @@ pub enum Caller {
     Itself,
     /// By a token of its metadata.
     Token(Token),
+    /// By the common name of a certificate that was verified (AU-31).
+    Certificate(Arc<str>),
 }
 
 /// A token as it came. It is never written down.
@@ -64,16 +70,18 @@ impl Caller {
 }
 
 /// How the member makes tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TokenKind {
     /// Random letters that the members remember (AU-25).
     Simple,
+    /// Signed, and remembered by nobody (AU-26).
+    Jwt(JwtConfig),
     /// None are given (AU-29).
     None,
 }
 
 /// What is configured of authentication.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuthConfig {
     pub tokens: TokenKind,
     pub token_ttl_ms: u64,
@@ -134,7 +142,14 @@ impl Member {
         }
         match &self.caller {
             Caller::Nobody | Caller::Itself => Ok(None),
+            Caller::Certificate(user) => {
+                Ok(Some(Identity { user: user.clone(), revision: self.shared.auth.auth().revision() }))
+            }
             Caller::Token(Token(token)) => {
+                if let Some(jwt) = &self.shared.jwt {
+                    let claims = jwt.verify(token, wall_s()).ok_or(errors::INVALID_AUTH_TOKEN)?;
+                    return Ok(Some(Identity { user: claims.user, revision: claims.revision }));
+                }
                 let user = match self.user_of(token) {
                     Some(user) => user,
                     None => Box::pin(self.late_user_of(token)).await?,
@@ -287,14 +302,16 @@ impl Member {
             let auth = self.shared.auth.auth();
             let hash = auth.password_hash(&name)?;
             self.shared.passwords.compare(&auth, &name, hash, password.clone()).await?;
-            let letters = match self.shared.config.auth.tokens {
+            let letters = match &self.shared.config.auth.tokens {
                 TokenKind::Simple => letters(tokens::LETTERS)?,
+                TokenKind::Jwt(_) => String::new(),
                 TokenKind::None => return Err(errors::AUTH_FAILED),
             };
+            let signed = self.signed_token(&name, auth.revision()).await?;
             let request = pb::InternalAuthenticateRequest {
                 name: name.clone(),
                 password: String::new(),
-                simple_token: fingerprint(&letters),
+                simple_token: if signed.is_some() { String::new() } else { fingerprint(&letters) },
             };
             let command = Command::Auth(Box::new(AuthCommand::Authenticate(request)));
             let Applied::Authenticate { revision, token } = self.propose_by(command, None).await? else {
@@ -302,11 +319,30 @@ impl Member {
             };
             if self.shared.auth.auth().revision() == auth.revision() {
                 let index = token.and_then(|token| tokens::index_of(&token)).unwrap_or_default();
-                let token = tokens::name(&letters, index);
+                let token = signed.unwrap_or_else(|| tokens::name(&letters, index));
                 return Ok(pb::AuthenticateResponse { header: Some(self.header_at(revision)), token });
             }
         }
         Err(errors::AUTH_OLD_REVISION)
+    }
+
+    /// A JSON web token, where those are given (AU-27).
+    async fn signed_token(&self, name: &str, revision: u64) -> Result<Option<String>, Refusal> {
+        if self.shared.jwt.is_none() {
+            return Ok(None);
+        }
+        let (shared, name) = (self.shared.clone(), name.to_owned());
+        let sign = move || shared.jwt.as_ref().map(|jwt| jwt.sign(&name, revision, wall_s())).transpose();
+        let signed = tokio::task::spawn_blocking(sign).await.map_err(|_| errors::STOPPED)?;
+        signed.map_err(|_| errors::VERIFY_ONLY)
+    }
+
+    /// Loads the keys of tokens anew if their files have changed, and tells whether it did. It waits for the disk.
+    ///
+    /// # Errors
+    /// Why keys that were changed cannot be used; those before stay in force.
+    pub fn look_at_keys(&self) -> Result<bool, KeyError> {
+        self.shared.jwt.as_ref().map_or(Ok(false), Jwt::look)
     }
 
     /// Proposes a change of users or roles; gives the header of its answer.
@@ -441,6 +477,11 @@ impl Member {
         let (header, roles) = self.ask_auth(Auth::role_list).await?;
         Ok(pb::AuthRoleListResponse { header, roles })
     }
+}
+
+/// Unix time.
+fn wall_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The keys of leases are looked at when a write is applied.

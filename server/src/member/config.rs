@@ -6,6 +6,7 @@
 //! Never     reads a flag or a file: the daemon did.
 
 use super::{auth::AuthConfig, peers::PeerFigures};
+use crate::jwt::KeyError;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
     boot::{BootError, Start, request_timeout_ms},
@@ -122,6 +123,9 @@ pub enum StartError {
     InUse(PathBuf),
     #[error("cannot access data directory {}: {source}", dir.display())]
     Access { dir: PathBuf, source: std::io::Error },
+    /// Of tokens.
+    #[error("--auth-token: {0}")]
+    Keys(#[from] KeyError),
     #[error("{0}")]
     Boot(#[from] BootError),
     /// It ended while it was starting.

@@ -27,6 +27,13 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
+    /// Refuses a directory that etcd made, for those who write beside the member before it starts.
+    pub fn check_owner(config: &MemberConfig) -> Result<(), StartError> {
+        let member = config.data_dir.join("member");
+        let wal = config.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
+        refuse_etcd(&*config.vfs, &config.data_dir, &member, &wal)
+    }
+
     /// Makes what is missing and takes the lock.
     pub fn take(config: &MemberConfig) -> Result<DataDir, StartError> {
         let vfs = &*config.vfs;

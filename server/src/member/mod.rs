@@ -35,6 +35,7 @@ pub use logwrite::HungWrite;
 pub use peers::PeerFigures;
 pub use watch::WatchStream;
 
+use crate::jwt::Jwt;
 use cairn_core::{
     boot::{BootConfig, BootError, Booted, boot, draw},
     ids::RequestIds,
@@ -70,6 +71,7 @@ struct Opened {
     dir: DataDir,
     overlay_bytes: u64,
     booted: Booted<Answer, ReadWaiter>,
+    jwt: Option<Jwt>,
 }
 
 /// With what the engine measures holds of its locks.
@@ -83,6 +85,10 @@ impl Stopwatch for Clock {
 }
 
 fn open(config: MemberConfig) -> Result<Opened, StartError> {
+    let jwt = match &config.auth.tokens {
+        TokenKind::Jwt(keys) => Some(Jwt::open(keys.clone())?),
+        TokenKind::Simple | TokenKind::None => None,
+    };
     let dir = DataDir::take(&config)?;
     let mut options = Options::default();
     options.vfs = config.vfs.clone();
@@ -105,7 +111,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
         options,
         wal_options,
     })?;
-    Ok(Opened { config, dir, overlay_bytes, booted })
+    Ok(Opened { config, dir, overlay_bytes, booted, jwt })
 }
 
 /// A member that runs. Clones share it.
@@ -172,7 +178,7 @@ impl Member {
     }
 
     fn run(opened: Opened, observer: Arc<dyn Observer>, runtime: Handle) -> Result<Member, StartError> {
-        let Opened { config, dir, overlay_bytes, booted } = opened;
+        let Opened { config, dir, overlay_bytes, booted, jwt } = opened;
         let Booted { member_id, cluster_id, db, wal, state, lessor, replica } = booted;
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let reader = state.reader();
@@ -210,6 +216,7 @@ impl Member {
             lessor,
             auth: state.auth_cell(),
             passwords,
+            jwt,
             cluster: Mutex::default(),
             raft: figures,
             peers,
@@ -280,6 +287,14 @@ impl Member {
             return Err("skipped leadership transfer for single voting member cluster");
         };
         self.move_leader(to).await.map_err(|_| "leadership transfer failed")
+    }
+
+    /// Refuses a data directory that etcd made, before anyone writes into it.
+    ///
+    /// # Errors
+    /// [`StartError::MadeByEtcd`], or that it cannot be looked at.
+    pub fn check_owner(config: &MemberConfig) -> Result<(), StartError> {
+        DataDir::check_owner(config)
     }
 
     /// Ends the member: no new request is taken, those under way are answered as far as they can be within

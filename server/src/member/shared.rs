@@ -17,6 +17,7 @@ use super::{
     peers::Peers,
     queue::Inbox,
 };
+use crate::jwt::Jwt;
 use cairn_core::{
     ClusterId, Command, MemberId, Refusal,
     auth::cell::AuthCell,
@@ -164,6 +165,8 @@ pub(super) struct Shared {
     /// Users and roles as applied here, and the tokens.
     pub auth: Arc<AuthCell>,
     pub passwords: Passwords,
+    /// Where tokens are JSON web tokens.
+    pub jwt: Option<Jwt>,
     pub cluster: Mutex<Arc<ClusterView>>,
     pub raft: RaftFigures,
     pub peers: Peers,

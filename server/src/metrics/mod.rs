@@ -51,6 +51,8 @@ pub struct Metrics {
     pub scrub_passes: Counter,
     pub scrub_reread: Counter,
     pub scrub_damage: Counter,
+    /// By [`Shown`]: whole days until the end of a certificate.
+    pub certificate_days: [Gauge; 2],
     /// By [`CommandKind`].
     pub apply_seconds: Outcomes,
     /// By [`request_row`].
@@ -71,6 +73,24 @@ pub struct Metrics {
     pub hash_rev_seconds: Histogram,
     scrapes: Counter,
     scrapes_inflight: Gauge,
+}
+
+/// The listeners that a certificate is shown on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    Client,
+    Peer,
+}
+
+impl Shown {
+    pub const ALL: [Shown; 2] = [Shown::Client, Shown::Peer];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Shown::Client => "client",
+            Shown::Peer => "peer",
+        }
+    }
 }
 
 /// One check of `/livez` or `/readyz`.
@@ -110,6 +130,7 @@ impl Metrics {
             scrub_passes: Counter::default(),
             scrub_reread: Counter::default(),
             scrub_damage: Counter::default(),
+            certificate_days: Default::default(),
             apply_seconds: Outcomes::new(CommandKind::ALL.len(), APPLY_SECONDS),
             request_seconds: Outcomes::new(2 + CommandKind::ALL.len(), REQUEST_SECONDS),
             range_seconds: Outcomes::new(1, APPLY_SECONDS),
@@ -140,6 +161,7 @@ impl Metrics {
             peers::render(&mut text, status);
         }
         self.render_own(&mut text);
+        self.render_certificates(&mut text, config);
         self.render_work(&mut text);
         render_fixed(&mut text, config);
         self.grpc.render(&mut text);
@@ -255,6 +277,21 @@ impl Metrics {
             "Unix time of the last compaction.",
             self.compacted_last_s.get(),
         );
+    }
+
+    fn render_certificates(&self, text: &mut Text, config: &Config) {
+        let name = "cairn_tls_certificate_expiry_days";
+        let shown = |shown: &Shown| match shown {
+            Shown::Client => config.client_tls.is_some(),
+            Shown::Peer => config.peer_tls.is_some(),
+        };
+        let mut all = Shown::ALL.into_iter().filter(shown).peekable();
+        if all.peek().is_some() {
+            text.family(name, "gauge", "Whole days until the certificate of these listeners ends.");
+        }
+        for shown in all {
+            text.sample(name, &[("listeners", shown.name())], self.certificate_days[shown as usize].get());
+        }
     }
 
     fn render_checks(&self, text: &mut Text) {

@@ -89,6 +89,8 @@ fn it_says_what_it_is_and_when_it_is_ready() {
         assert_eq!(configuration["etcd-version"], "3.7.1");
         assert_eq!(configuration["quota-backend-bytes"], 2_147_483_648u64);
         assert_eq!(daemon.log[said("flag has no effect")]["level"], "warn");
+        // rule: AU-30
+        assert_eq!(daemon.log[said("simple token is not cryptographically signed")]["level"], "warn");
     });
 }
 
@@ -106,7 +108,10 @@ fn mistakes_end_with_their_status_and_one_line() {
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.starts_with("flag provided but not defined: -frob\nUsage: cairn [flags]"), "{err}");
     let (code, _, err) = run_to_end(&["--cert-file=x"], dir.path());
-    assert_eq!((code, fatal(&err).as_str()), (Some(1), "--cert-file=x is refused: TLS is not there yet"));
+    assert_eq!(
+        (code, fatal(&err).as_str()),
+        (Some(1), "--cert-file and --key-file must both be present, or both absent")
+    );
     let (code, _, err) = run_to_end(&["--initial-cluster-state=existing"], dir.path());
     assert_eq!(code, Some(1));
     assert!(fatal(&err).contains("could not retrieve cluster information from the given URLs"), "{err}");

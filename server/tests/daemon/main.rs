@@ -2,9 +2,12 @@
 //! The daemon as clients and operators meet it: a process, its ports, its signals.
 
 mod auth;
+mod certs;
 mod cluster;
 mod election;
+mod hostile;
 mod http;
+mod jwt;
 mod large;
 mod lifecycle;
 mod lock;
@@ -14,3 +17,4 @@ mod metrics;
 mod rpc;
 mod streams;
 mod support;
+mod tls;

@@ -42,7 +42,12 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 #[test]
 fn every_family_is_on_the_page_and_every_row_is_served_or_says_why_not() {
     run(async {
-        let daemon = Daemon::start(&["--metrics=extensive", "--quota-backend-bytes=4000"]);
+        let daemon = Daemon::start(&[
+            "--metrics=extensive",
+            "--quota-backend-bytes=4000",
+            "--auto-tls",
+            "--listen-metrics-urls=https://127.0.0.1:0",
+        ]);
         let mut kv = daemon.kv().await;
         let put = |key: &'static str| pb::PutRequest { key: key.into(), ..Default::default() };
         kv.put(put("k")).await.expect("put");

@@ -225,6 +225,7 @@ fn authentication_is_off() {
         let daemon = Daemon::start(&[]);
         let channel = daemon.channel().await;
         let mut auth = pb::auth_client::AuthClient::new(channel);
+        // rule: AU-3
         let status = auth.auth_status(pb::AuthStatusRequest {}).await.expect("open to all").into_inner();
         assert_eq!((status.enabled, status.auth_revision), (false, 1));
         let error = auth.authenticate(pb::AuthenticateRequest::default()).await.expect_err("off");

@@ -45,6 +45,9 @@ pub struct Daemon {
     pub log: Vec<serde_json::Value>,
     /// Address of each client listener, in the order of the flags.
     pub clients: Vec<String>,
+    /// Of each listener for peers, and for metrics.
+    pub peers: Vec<String>,
+    pub metrics: Vec<String>,
 }
 
 impl Daemon {
@@ -69,9 +72,19 @@ impl Daemon {
         while !daemon.has_said("successfully notified") && !daemon.has_said("notifying init daemon") {
             assert!(daemon.read_line(), "it ended before it was ready: {:#?}", daemon.log);
         }
-        let addresses = daemon.log.iter().filter_map(|line| line.get("address").and_then(|a| a.as_str()));
-        daemon.clients = addresses.map(str::to_owned).collect();
+        daemon.clients = daemon.addresses("serving client traffic");
+        daemon.peers = daemon.addresses("serving peer traffic");
+        daemon.metrics = daemon.addresses("serving metrics");
         daemon
+    }
+
+    /// The addresses in the lines that begin so, each once.
+    fn addresses(&self, message: &str) -> Vec<String> {
+        let lines = self.log.iter().filter(|l| l["msg"].as_str().is_some_and(|m| m.starts_with(message)));
+        let mut addresses: Vec<String> =
+            lines.map(|line| line["address"].as_str().expect("an address").to_owned()).collect();
+        addresses.dedup();
+        addresses
     }
 
     /// Starts it without waiting.
@@ -95,7 +108,15 @@ impl Daemon {
             .spawn()
             .expect("`timeout` of coreutils runs");
         let lines = lines_of(keeper.stderr.take().expect("piped"));
-        Daemon { dir, keeper, lines, log: Vec::new(), clients: Vec::new() }
+        Daemon {
+            dir,
+            keeper,
+            lines,
+            log: Vec::new(),
+            clients: Vec::new(),
+            peers: Vec::new(),
+            metrics: Vec::new(),
+        }
     }
 
     /// Reads one line of the log; false at its end.
@@ -201,6 +222,11 @@ impl Daemon {
     /// Sends a signal to the daemon itself.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid().expect("it runs"), signal).expect("it is ours");
+    }
+
+    /// The daemon's own process id.
+    pub fn pid_number(&self) -> u32 {
+        self.pid().expect("it runs").as_raw_nonzero().get().cast_unsigned()
     }
 
     fn pid(&self) -> Option<Pid> {

@@ -140,19 +140,27 @@ struct Running {
 /// One server and what the story has told it so far.
 struct Teller {
     etcdctl: std::path::PathBuf,
-    server: Server,
+    /// It runs as long as it is here.
+    _server: Server,
     kept: BTreeMap<String, String>,
     running: BTreeMap<String, Running>,
+    endpoint: String,
+    /// Where the certificates are.
+    certs: String,
     masks: Vec<(Regex, &'static str)>,
 }
 
 impl Teller {
-    async fn new(etcd: &Etcd, program: Program) -> Self {
+    async fn new(etcd: &Etcd, program: Program, certs: &str) -> Self {
         let masks = MASKS.iter().chain(STATUS);
         let masks = masks.map(|(pattern, by, _)| (Regex::new(pattern).expect("a mask is a pattern"), *by));
+        let secure = program.secure;
+        let server = Server::start(program).await;
         Teller {
             etcdctl: etcd.etcdctl.clone(),
-            server: Server::start(program).await,
+            endpoint: if secure { server.secure_url() } else { server.url() },
+            certs: certs.to_owned(),
+            _server: server,
             kept: BTreeMap::new(),
             running: BTreeMap::new(),
             masks: masks.collect(),
@@ -160,13 +168,13 @@ impl Teller {
     }
 
     fn command(&self, args: &str) -> Command {
-        let mut filled = args.to_owned();
+        let mut filled = args.replace("{certs}", &self.certs);
         for (name, value) in &self.kept {
             filled = filled.replace(&format!("{{{name}}}"), value);
         }
         let mut command = Command::new(&self.etcdctl);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.arg(format!("--endpoints={}", self.server.url())).args(words(&filled));
+        command.arg(format!("--endpoints={}", self.endpoint)).args(words(&filled));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -258,7 +266,7 @@ fn run(mut command: Command, input: &str) -> (i32, String, String) {
 
 #[tokio::test]
 async fn etcdctl_prints_the_same_against_both_servers() {
-    let told = tell_both(include_str!("../../data/etcdctl.script"), &[], &[]).await;
+    let told = tell_both(include_str!("../../data/etcdctl.script"), "", &[], &[]).await;
     assert!(told.is_none_or(|told| score("etcdctl outputs compared", told, 140)), "the script lost some");
 }
 
@@ -266,21 +274,56 @@ async fn etcdctl_prints_the_same_against_both_servers() {
 async fn etcdctl_prints_the_same_about_users_and_roles() {
     let flags = ["--bcrypt-cost=4"];
     let told =
-        tell_both(include_str!("../../data/etcdctl-auth.script"), &flags, &["--auth-failure-rate=0"]).await;
+        tell_both(include_str!("../../data/etcdctl-auth.script"), "", &flags, &["--auth-failure-rate=0"])
+            .await;
     assert!(
         told.is_none_or(|told| score("etcdctl auth outputs compared", told, 120)),
         "the script lost some"
     );
 }
 
+#[tokio::test]
+async fn etcdctl_prints_the_same_with_client_certificates() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let certs = dir.path().display().to_string();
+    let stranger = format!("{certs}/stranger");
+    cert(&["init"], &certs);
+    cert(&["issue", "server", "server", "--hosts=127.0.0.1,localhost"], &certs);
+    for name in ["root", "writer", "reader", "nobody"] {
+        cert(&["issue", "client", name], &certs);
+    }
+    cert(&["init", "--name=A stranger"], &stranger);
+    cert(&["issue", "client", "root"], &stranger);
+    let flags = [
+        format!("--cert-file={certs}/server.pem"),
+        format!("--key-file={certs}/server.key"),
+        format!("--trusted-ca-file={certs}/ca.pem"),
+        "--client-cert-auth".into(),
+        "--bcrypt-cost=4".into(),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let told = tell_both(include_str!("../../data/etcdctl-tls.script"), &certs, &flags, &[]).await;
+    assert!(told.is_none_or(|told| score("etcdctl TLS outputs compared", told, 40)), "the script lost some");
+}
+
+/// Runs `cairn cert` on a directory.
+fn cert(arguments: &[&str], dir: &str) {
+    let output =
+        Command::new(tools::cairn()).arg("cert").args(arguments).arg(format!("--dir={dir}")).output();
+    let output = output.expect("cairn runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Tells a script to both servers; the number of outputs compared, or `None` without the reference.
-async fn tell_both(script: &str, flags: &[&str], of_cairn: &[&str]) -> Option<usize> {
+async fn tell_both(script: &str, certs: &str, flags: &[&str], of_cairn: &[&str]) -> Option<usize> {
     let reference = tools::etcd()?;
-    let with =
-        |program: Program, flags: &[&str]| flags.iter().fold(program, |program, flag| program.arg(*flag));
+    let with = |program: Program, flags: &[&str]| {
+        let program = flags.iter().fold(program, |program, flag| program.arg(*flag));
+        if certs.is_empty() { program } else { program.secure() }
+    };
     let steps = parse(script);
-    let mut etcd = Teller::new(&reference, with(Program::etcd(&reference), flags)).await;
-    let mut cairn = Teller::new(&reference, with(with(Program::cairn(), flags), of_cairn)).await;
+    let mut etcd = Teller::new(&reference, with(Program::etcd(&reference), flags), certs).await;
+    let mut cairn = Teller::new(&reference, with(with(Program::cairn(), flags), of_cairn), certs).await;
     let mut differences = Vec::new();
     let mut told = 0;
     for (number, step, rule) in &steps {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who calls, from the metadata of a call, and logins.
 //!
-//! Owns      where a token is looked for (AU-23), the audit line of a failed login, and how many of those one
+//! Owns      where a token is looked for (AU-23), that it wins over a certificate (AU-31), the audit line of a failed login, and how many of those one
 //!           address gets in a second.
 //! Holds     no password and no token is written down.
 //! Never     compares a password: the member does.
@@ -12,7 +12,7 @@ use cairn_proto::{errors, etcdserverpb as pb};
 use http::HeaderMap;
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -23,10 +23,11 @@ const BURST: u32 = 50;
 /// Addresses whose failures are counted.
 const ADDRESSES_MAX: usize = 4096;
 
-/// `token`, or `authorization` as gateways send it; `Bearer ` may stand before either.
-pub fn caller(headers: &HeaderMap) -> Caller {
+/// `token`, or `authorization` as gateways send it; `Bearer ` may stand before either. Without one, the user that
+/// the certificate of the connection names.
+pub fn caller(headers: &HeaderMap, by_certificate: Option<&Arc<str>>) -> Caller {
     let Some(value) = headers.get("token").or_else(|| headers.get("authorization")) else {
-        return Caller::Nobody;
+        return by_certificate.map_or(Caller::Nobody, |user| Caller::Certificate(user.clone()));
     };
     // What is no text is no token that was ever given.
     let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
@@ -43,12 +44,12 @@ pub async fn authenticate(
         let name: String = r.name.chars().take(NAME_SHOWN).collect();
         let fields = [
             ("user", name.into()),
-            ("remote", (*call.remote).into()),
+            ("remote", (*call.remote.address).into()),
             ("method", call.route.method.path.into()),
             ("error", refusal.text.into()),
         ];
         call.front.log.warn("invalid authentication was requested", &fields);
-        let wait = call.front.failures.count(&call.remote, Instant::now());
+        let wait = call.front.failures.count(&call.remote.address, Instant::now());
         sleep(wait).await;
     }
     Ok(result?)
@@ -112,7 +113,7 @@ mod tests {
             let field = |(name, value): &(&'static str, &'static str)| {
                 (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
             };
-            caller(&HeaderMap::from_iter(fields.iter().map(field)))
+            caller(&HeaderMap::from_iter(fields.iter().map(field)), None)
         };
         let token = |caller: Caller| match caller {
             Caller::Token(token) => Some(token.as_str().to_owned()),
@@ -131,6 +132,19 @@ mod tests {
             assert_eq!(token(caller_of(fields)).as_deref(), expected, "{fields:?}");
         }
         assert_eq!(format!("{:?}", caller_of(&[("token", "secret")])), "Token(a token)");
+    }
+
+    // rule: AU-31
+    #[test]
+    fn a_certificate_names_the_user_of_a_request_without_a_token() {
+        let user: Arc<str> = "alice".into();
+        let token = HeaderMap::from_iter([(
+            http::HeaderName::from_static("token"),
+            http::HeaderValue::from_static("a.1"),
+        )]);
+        assert!(matches!(caller(&HeaderMap::new(), Some(&user)), Caller::Certificate(by) if by == user));
+        assert!(matches!(caller(&token, Some(&user)), Caller::Token(_)), "a token wins");
+        assert!(matches!(caller(&HeaderMap::new(), None), Caller::Nobody));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         given::{Asked, Given},
     },
     daemon,
-    front::Front,
+    front::{Front, Remote},
     log::Log,
     member::{Level, Member, MemberConfig, Observer},
     metrics::Metrics,
@@ -49,7 +49,8 @@ fn headers(hasleader: Option<&'static str>) -> HeaderMap {
 
 fn begin(front: &Arc<Front>, path: &str, hasleader: Option<&'static str>) -> Result<(), Status> {
     let route = routes::find(path).expect("a method");
-    Call::begin(front.clone(), "a client".into(), route, &headers(hasleader)).map(drop)
+    let remote = Remote { address: "a client".into(), user: None };
+    Call::begin(front.clone(), remote, route, &headers(hasleader)).map(drop)
 }
 
 // rule: LIMIT-11, LIMIT-12

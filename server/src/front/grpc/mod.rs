@@ -28,7 +28,7 @@ pub mod status;
 mod watch;
 
 use super::{
-    Front,
+    Front, Remote,
     body::{Body, Pieces},
     until_true,
 };
@@ -79,13 +79,13 @@ pub struct Call {
     encoding: Encoding,
     deadline: Option<Instant>,
     requires_leader: bool,
-    remote: Arc<str>,
+    remote: Remote,
 }
 
 /// Serves one call.
 pub fn serve(
     front: Arc<Front>,
-    remote: Arc<str>,
+    remote: Remote,
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Response<Body>> {
     if request.method() != Method::POST {
@@ -129,7 +129,7 @@ fn unknown(path: &str) -> Status {
 impl Call {
     fn begin(
         front: Arc<Front>,
-        remote: Arc<str>,
+        remote: Remote,
         route: &'static Route,
         headers: &HeaderMap,
     ) -> Result<Call, Status> {
@@ -143,7 +143,8 @@ impl Call {
         front.metrics.grpc.client_request(route.method.kind == Kind::Unary, client_version);
         let encoding = Encoding::of_request(headers)?;
         let deadline = timeout_of(headers)?.map(|timeout| Instant::now() + timeout);
-        let member = front.member().ok_or(errors::STOPPED)?.called_by(auth::caller(headers));
+        let member =
+            front.member().ok_or(errors::STOPPED)?.called_by(auth::caller(headers, remote.user.as_ref()));
         // LR-2. Of ranges a learner serves those that need no quorum.
         if member.is_learner() && !matches!(route.rpc, Rpc::Status | Rpc::Range) {
             return Err(errors::NOT_SUPPORTED_FOR_LEARNER.into());

@@ -131,7 +131,7 @@ pub fn record(call: &Call, since: Instant, subject: &Subject, response_bytes: im
     let fields = [
         ("start time", Value::from(crate::log::timestamp(began))),
         ("time spent", format_duration(took).into()),
-        ("remote", (*call.remote).into()),
+        ("remote", (*call.remote.address).into()),
         ("response type", call.route.method.path.into()),
         ("response size", response_bytes().into()),
         ("request content", content.trim_end().into()),
