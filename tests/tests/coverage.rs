@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every rule of `semantics-kv.md`, and of `semantics-ops.md` about clusters, has its test, or says why not; so does
-//! every case of the past.
+//! Every rule of `semantics-kv.md`, and of `semantics-ops.md` about clusters, users and TLS, has its test, or says why
+//! not; so does every case of the past.
 
 use xtask::rules::Report;
 

@@ -5,11 +5,13 @@
 //! Never     needs a dependency: the first thing a fresh checkout builds should be small.
 
 pub mod full;
+pub mod json;
 pub mod parts;
 pub mod rules;
 pub mod runner;
 pub mod sabotage;
 pub mod sources;
+pub mod supply;
 
 use std::path::{Path, PathBuf};
 

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use xtask::{Outcome, full, parts, root, rules, sabotage};
 
 const USAGE: &str = "\
-cargo xtask test [PART]      format, lint, licence lines, all tests; PART is one of: licence fmt lint unit loom process
+cargo xtask test [PART]      format, lint, licence lines, all tests; PART is one of: licence supply fmt lint unit loom process
 cargo xtask full [ROW]       the large numbers of tests/full.tsv, resumable; keeps tests/SCORECARD.md
-cargo xtask rules            each rule of tests/rules/semantics-kv.md with the tests that prove it
+cargo xtask rules            each rule of tests/rules on keys, clusters, users and TLS with the tests that prove it
 cargo xtask sabotage [NAME]  each planted mistake in the tests that must catch it; fails if one is not caught";
 
 fn main() -> ExitCode {

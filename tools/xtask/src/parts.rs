@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::runner::{self, Ran, Tally, cargo};
-use crate::{Outcome, root, sources};
+use crate::{Outcome, root, sources, supply};
 
 struct Part {
     name: &'static str,
@@ -19,6 +19,7 @@ struct Part {
 
 const PARTS: &[Part] = &[
     Part { name: "licence", run: licence },
+    Part { name: "supply", run: supply::run },
     Part { name: "fmt", run: |root| runner::check(cargo(root, &["fmt", "--all", "--check"])) },
     Part { name: "lint", run: lint },
     Part { name: "unit", run: unit },

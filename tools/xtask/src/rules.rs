@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which test proves which rule of `tests/rules/semantics-kv.md`, and which one of `semantics-ops.md`, as far as it is
-//! about clusters.
+//! about clusters, users and TLS.
 //!
 //! Owns      the reading of the rules, of `exempt.tsv` and `open.tsv` beside them, and of the citations in test code.
 //! Holds     1. a citation counts only inside a test: in its doc comment, in its body, in a constant that
@@ -20,7 +20,7 @@ use crate::{Outcome, sources};
 /// The pages of rules, and the sections of each that need tests; none named is all.
 const PAGES: &[(&str, &[&str])] = &[
     ("tests/rules/semantics-kv.md", &[]),
-    ("tests/rules/semantics-ops.md", &["ID", "CL", "LR", "SR", "BO", "RT"]),
+    ("tests/rules/semantics-ops.md", &["ID", "CL", "LR", "SR", "BO", "RT", "AU", "TL"]),
 ];
 /// Rules that need no test, and why.
 const EXEMPT: &str = "tests/rules/exempt.tsv";
