@@ -370,6 +370,44 @@ fn what_a_cut_off_leader_appended_is_refused_when_others_took_its_place() {
     assert_eq!(cluster.last(1), cluster.last(2));
 }
 
+#[test]
+fn what_a_leader_appended_before_it_was_deposed_is_refused_when_it_leads_again() {
+    let mut cluster = Cluster::led(3);
+    cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1)];
+    for what in ["first", "second", "third", "fourth"] {
+        cluster.propose(1, what, false);
+    }
+    cluster.settle();
+    cluster.elect(2);
+    cluster.cut.clear();
+    cluster.tick(2);
+    assert_eq!(cluster.last(1), cluster.last(2), "what it appended has made room");
+    cluster.step(2, Input::Transfer { to: 1 });
+    cluster.settle();
+    assert!(cluster.leadership(1).leads);
+    let refused: Vec<&str> = cluster.member(1).refused.iter().map(|(what, _)| *what).collect();
+    assert_eq!(refused.len(), 4, "nobody waits for an entry that will never be: {refused:?}");
+    assert!(cluster.members[&1].applied.iter().all(|(_, carried)| carried.is_none()));
+}
+
+// rule: KV-24
+#[test]
+fn a_sole_voter_answers_by_itself_only_while_it_has_no_learner() {
+    let mut cluster = Cluster::led(1);
+    assert!(cluster.leadership(1).alone);
+    let data = change(Kind::AddLearner, 2).encode();
+    let kind = EntryKind::ConfChangeV2;
+    let proposal = Proposal { id: 77, kind, leader_only: false, data, carried: "add" };
+    cluster.step(1, Input::Propose(vec![proposal]));
+    cluster.settle();
+    let Leadership { leads, alone, .. } = cluster.leadership(1);
+    assert_eq!(
+        (leads, alone),
+        (true, false),
+        "a learner may have shown what this member has not applied yet"
+    );
+}
+
 // rule: MT-8
 #[test]
 fn leadership_moves_to_whom_it_is_given() {
