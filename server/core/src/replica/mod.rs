@@ -511,7 +511,7 @@ impl<W, R> Replica<W, R> {
             return;
         }
         // One that was sent before our log began where it does is refused, and the leader learns nothing from that.
-        let fits = raft.raft_log.match_term(message.index, message.log_term);
+        let fits = self.announcing && raft.raft_log.match_term(message.index, message.log_term);
         // An error means a message that is of no use any more: Raft sends another.
         self.node.step(message.into_raft(kind)).ok();
         let followed = term == self.node.raft.term && from == self.node.raft.leader_id;

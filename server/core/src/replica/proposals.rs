@@ -114,19 +114,22 @@ impl<W> Proposals<W> {
 
     /// Changes that other members handed on to this one, which does not lead any more.
     pub fn take_changes_of_others(&mut self) -> impl Iterator<Item = Bytes> {
-        let (own, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.changes).into_iter().partition(|(_, ours)| ours.is_some());
-        self.changes = own;
-        others.into_iter().map(|(data, _)| data)
+        self.take_changes(false).into_iter().map(|(data, _)| data)
+    }
+
+    /// Takes the changes of this member, or those of the others, and leaves the rest in their order.
+    fn take_changes(&mut self, ours: bool) -> VecDeque<(Bytes, Option<(u64, W)>)> {
+        let all = std::mem::take(&mut self.changes);
+        let (taken, left) = all.into_iter().partition(|(_, own)| own.is_some() == ours);
+        self.changes = left;
+        taken
     }
 
     /// This member leads no more: its own changes that are not in the log yet, to be proposed to the next leader.
     pub fn deposed(&mut self, now_ms: u64) -> Vec<Proposal<W>> {
         self.deposed_ms = Some(now_ms);
-        let (own, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.changes).into_iter().partition(|(_, ours)| ours.is_some());
-        self.changes = others;
-        let own = own.into_iter().filter_map(|(data, ours)| ours.map(|(id, w)| (id, data, w)));
+        let own = self.take_changes(true).into_iter();
+        let own = own.filter_map(|(data, ours)| ours.map(|(id, w)| (id, data, w)));
         own.map(|(id, data, carried)| Proposal {
             id,
             kind: EntryKind::ConfChangeV2,
