@@ -14,17 +14,19 @@
 pub mod conf;
 mod io;
 pub mod log;
+mod membership;
 pub mod peer;
+mod peers;
 mod proposals;
 mod reads;
 
 use crate::{boot::draw, mutants::planted};
 use bytes::Bytes;
 use cairn_proto::errors;
-use conf::{ConfChange, Kind};
+use conf::ConfChange;
 pub use io::{Committed, Effects, Input, Leadership, Proposal, Stopped};
 use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
-use peer::{BYTES_PER_MESSAGE, HOPS_MAX, Known, MessageKind, PeerEntry, PeerMessage, Verdict, judge};
+use peer::{BYTES_PER_MESSAGE, MessageKind, PeerEntry, PeerMessage};
 use proposals::Proposals;
 use raft::{
     Config, RawNode, StateRole,
@@ -32,7 +34,7 @@ use raft::{
 };
 use reads::Reads;
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -366,64 +368,6 @@ impl<W, R> Replica<W, R> {
         });
     }
 
-    /// A proposal that came to another member.
-    fn on_proposal_of_a_peer(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
-        let PeerMessage { from, entries, context, .. } = message;
-        if !self.leads() {
-            let leader = self.node.raft.leader_id;
-            let hops = context.len() + 1;
-            if leader != 0 && leader != from && hops <= HOPS_MAX {
-                self.hand_on(leader, entries, hops, effects);
-            }
-            return;
-        }
-        let mut normal = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let LogEntry { kind, data, .. } = entry.into_log();
-            match kind {
-                EntryKind::Normal => normal.push(eraftpb::Entry { data, ..Default::default() }),
-                _ => self.proposals.queue_change(data, None),
-            }
-        }
-        self.append(normal, Vec::new(), effects);
-    }
-
-    /// A member that was removed has another one lead; when a leader says that the removal is committed, others know
-    /// of it, and it can end. A leader that ended as soon as it knew may have been the only one who did.
-    fn leave(&mut self, effects: &mut Effects<W, R>) {
-        let Some(removal) = self.leaving else { return };
-        if self.told_commit >= removal {
-            self.leaving = None;
-            effects.removed = true;
-        } else if self.leads()
-            && self.node.raft.lead_transferee.is_none()
-            && let Some(other) = self.best_other_voter()
-        {
-            self.node.transfer_leader(other);
-        }
-    }
-
-    /// The next change of the membership goes into the log once the one before is applied (CL-11).
-    fn propose_change(&mut self, effects: &mut Effects<W, R>) {
-        if !self.proposals.has_changes() || !self.leads() || self.leaving.is_some() {
-            return;
-        }
-        let raft = &self.node.raft;
-        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
-            return;
-        }
-        if self.proposals.next_change_removes(raft.id)
-            && let Some(other) = self.best_other_voter()
-        {
-            // Who commits the removal is to be there afterwards: it may be the only one who knows of it.
-            self.node.transfer_leader(other);
-            return;
-        }
-        let (data, carried) = self.proposals.next_change().expect("there is one");
-        let entry = eraftpb::Entry { entry_type: EntryType::EntryConfChangeV2, data, ..Default::default() };
-        self.append(vec![entry], Vec::from_iter(carried), effects);
-    }
-
     /// One round serves all reads that wait at this moment.
     fn on_read(&mut self, now_ms: u64, reads: Vec<R>) {
         self.reads.push(now_ms, reads);
@@ -458,159 +402,6 @@ impl<W, R> Replica<W, R> {
             self.applied = index;
             self.node.advance_apply_to(index);
         }
-    }
-
-    fn on_conf_applied(&mut self, index: u64, change: Option<ConfChange>) {
-        self.change_committed = self.change_committed.max(index);
-        if let Some(change) = change {
-            if change.kind == Kind::Remove && change.member_id == self.node.raft.id {
-                // To Raft it stays one of them until others go on without it.
-                self.leaving = Some(index);
-                self.on_applied(index);
-                return;
-            }
-            let told = change.kind != Kind::Promote || !planted("promotion-not-told-to-raft");
-            if let Some(for_raft) = change.to_raft().filter(|_| told) {
-                // The state checked it against the members that it knows, so it fits.
-                self.node
-                    .apply_conf_change(&for_raft)
-                    .expect("the state checked this change of the membership");
-            }
-            if change.kind == Kind::Remove {
-                self.sending.remove(&change.member_id);
-            }
-        }
-        self.on_applied(index);
-    }
-
-    fn on_message(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
-        let raft = &self.node.raft;
-        let known = Known {
-            id: raft.id,
-            term: raft.term,
-            leader: raft.leader_id,
-            leads: self.leads(),
-            last: raft.raft_log.last_index(),
-            persisted: raft.raft_log.persisted,
-        };
-        let (from, term, commit) = (message.from, message.term, message.commit);
-        let kind = match judge(&message, &known) {
-            Verdict::Step(kind) => kind,
-            Verdict::Drop => return,
-            Verdict::Refuse(why) => {
-                effects.misbehaved.push((from, why));
-                return;
-            }
-            Verdict::Lost { commit } => {
-                effects.failed = Some(Stopped::EntriesLost { commit, last: known.last });
-                return;
-            }
-        };
-        if kind == MessageKind::Propose {
-            self.on_proposal_of_a_peer(message, effects);
-            return;
-        }
-        // One that was sent before our log began where it does is refused, and the leader learns nothing from that.
-        let fits = self.announcing && raft.raft_log.match_term(message.index, message.log_term);
-        // An error means a message that is of no use any more: Raft sends another.
-        self.node.step(message.into_raft(kind)).ok();
-        let followed = term == self.node.raft.term && from == self.node.raft.leader_id;
-        if followed && matches!(kind, MessageKind::Append | MessageKind::Heartbeat) {
-            self.told_commit = self.told_commit.max(commit);
-        }
-        match kind {
-            MessageKind::Append if followed && fits => self.announcing = false,
-            MessageKind::Heartbeat if followed && self.announcing => self.announce(from, effects),
-            _ => {}
-        }
-    }
-
-    /// Tells the leader how far our log surely agrees with its own. One that holds us for further behind than
-    /// its own log reaches would never send anything.
-    fn announce(&self, leader: u64, effects: &mut Effects<W, R>) {
-        let raft = &self.node.raft;
-        if raft.term > self.durable_term {
-            return;
-        }
-        effects.messages.push(PeerMessage {
-            kind: MessageKind::AppendResponse as i32,
-            to: leader,
-            from: raft.id,
-            term: raft.term,
-            index: if planted("announced-what-is-not-durable") {
-                raft.raft_log.last_index()
-            } else {
-                raft.raft_log.committed.min(raft.raft_log.persisted)
-            },
-            commit: raft.raft_log.committed,
-            ..Default::default()
-        });
-    }
-
-    /// Whether the snapshot that is here is to be installed: not if the log reaches as far by itself.
-    fn on_snapshot(&mut self, index: u64, term: u64, effects: &mut Effects<W, R>) {
-        let raft = &mut self.node.raft;
-        let old = index <= raft.raft_log.committed && !planted("old-snapshot-installed");
-        if raft.state == StateRole::Leader || old {
-            // The sender does not know that.
-            self.announcing = true;
-            return;
-        }
-        if raft.raft_log.match_term(index, term) {
-            // A snapshot is of what is committed.
-            raft.raft_log.maybe_commit(index, term);
-            self.announcing = true;
-            return;
-        }
-        self.installing = true;
-        effects.install = true;
-    }
-
-    /// A peer that has its snapshot says so by itself, with its next answer; until then none is sent again.
-    fn on_snapshot_ended(&mut self, peer: u64, installed: bool) {
-        if installed {
-            self.sending.insert(peer, Some(2 * self.election_ticks));
-        } else {
-            self.sending.remove(&peer);
-        }
-    }
-
-    fn on_transfer(&mut self, to: u64) {
-        if self.leads() {
-            self.node.transfer_leader(to);
-        }
-    }
-
-    /// A leader whose disk hangs is of no use: it can commit nothing by itself, and hears of no one who could.
-    fn on_log_hangs(&mut self, effects: &mut Effects<W, R>) {
-        if self.leads() && !self.alone() {
-            self.step_down(effects);
-        }
-    }
-
-    /// Has the best of the other voters campaign, and leads no more.
-    fn step_down(&mut self, effects: &mut Effects<W, R>) {
-        if let Some(best) = self.best_other_voter() {
-            self.node.raft.send_timeout_now(best);
-        }
-        // The messages of a leader do not wait for its own disk; those of a follower would.
-        self.handle_readies(effects);
-        let term = self.node.raft.term;
-        self.node.raft.become_follower(term, 0);
-    }
-
-    /// The voter, but for this one, that is known to have the most of the log.
-    fn best_other_voter(&self) -> Option<u64> {
-        let raft = &self.node.raft;
-        let voters = raft.prs().conf().to_conf_state().voters;
-        let others = raft.prs().iter().filter(|(peer, _)| **peer != raft.id && voters.contains(peer));
-        others.max_by_key(|(peer, progress)| (progress.matched, **peer)).map(|(peer, _)| *peer)
-    }
-
-    /// Whether a change of the membership is committed, and the record of that is not durable here. Who was removed
-    /// by it ends once it knows; if we lost it then, nobody who is left might know that it may lead.
-    fn owes_commit(&self, durable: u64) -> bool {
-        durable < self.change_committed
     }
 
     fn campaign_if_alone(&mut self) {
@@ -723,15 +514,6 @@ impl<W, R> Replica<W, R> {
             let entry = from_raft(entry);
             let carried = self.proposals.committed(&entry, &mut effects.refused);
             effects.committed.push(Committed { entry, carried });
-        }
-    }
-
-    fn note_behind(&mut self, effects: &mut Effects<W, R>) {
-        for peer in self.node.raft.store().take_behind() {
-            if let Entry::Vacant(vacant) = self.sending.entry(peer) {
-                vacant.insert(None);
-                effects.snapshots.push(peer);
-            }
         }
     }
 
