@@ -14,14 +14,11 @@ use super::{
     },
     figures::Figures,
     snapshot,
-    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, frame},
+    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, body, frame},
 };
 use crate::front::body::Body;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
-use futures_util::stream;
-use http_body::Frame;
-use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use prost::Message as _;
 use std::{
@@ -111,17 +108,13 @@ pub(super) fn greeting(shared: &Shared) -> Welcome {
 
 /// An answer whose frames come out of `frames`.
 pub(super) fn answer(frames: mpsc::Receiver<Bytes>) -> Response<Body> {
-    let next = |mut frames: mpsc::Receiver<Bytes>| async {
-        frames.recv().await.map(|bytes| (Ok::<_, tonic::Status>(Frame::data(bytes)), frames))
-    };
-    let body = tonic::body::Body::new(StreamBody::new(stream::unfold(frames, next)));
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::from(tonic::body::Body::new(body::<tonic::Status>(frames))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Response<Body> {
-    let (answers, body) = mpsc::channel(1);
+    let (answers, out) = mpsc::channel(1);
     let shared = shared.clone();
     tokio::spawn(async move {
         if answers.send(frame(&greeting(&shared))).await.is_err() {
@@ -134,7 +127,7 @@ fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Res
         // The answer ends with its sender.
         drop(answers);
     });
-    answer(body)
+    answer(out)
 }
 
 /// Reads until the end, or until something comes that no member sends.

@@ -12,13 +12,11 @@ use super::{
         shared::{ReplicaMessage, Shared},
     },
     Peer, Way, http,
-    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, frame},
+    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, body, frame},
 };
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
-use futures_util::stream;
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::http2::{Builder, SendRequest},
@@ -109,14 +107,10 @@ impl Line {
         path: &str,
         frames: mpsc::Receiver<Bytes>,
     ) -> Result<Response<Incoming>, DialError> {
-        let next = |mut frames: mpsc::Receiver<Bytes>| async {
-            frames.recv().await.map(|bytes| (Ok::<_, Infallible>(Frame::data(bytes)), frames))
-        };
-        let body = StreamBody::new(stream::unfold(frames, next)).boxed_unsync();
         let request = Request::post(format!("http://{}{path}", self.authority))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
-            .body(body)
+            .body(body(frames).boxed_unsync())
             .map_err(io::Error::other)?;
         let response = self.send.send_request(request).await?;
         if response.status() == StatusCode::OK {
@@ -162,7 +156,11 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
     let mut told = None;
     while !shared.is_ended() {
         let urls = peer.urls();
-        let Some(url) = urls.get(turn % urls.len().max(1)) else { return };
+        let Some(url) = urls.get(turn % urls.len().max(1)) else {
+            // An update of the member may give it some (CL-6).
+            tokio::time::sleep(RETRY).await;
+            continue;
+        };
         turn += 1;
         let error = match talk(&shared, &peer, way, url).await {
             Ok(never) => match never {},
@@ -191,12 +189,12 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
 }
 
 async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infallible, DialError> {
-    let (frames, body) = mpsc::channel(FRAMES_AHEAD);
+    let (frames, out) = mpsc::channel(FRAMES_AHEAD);
     let opening = async {
         let mut line = Line::open(url).await?;
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer.id, 0))).await.ok();
-        let response = line.request(TALK, body).await?;
+        let response = line.request(TALK, out).await?;
         let (_, answers) = welcome(shared, peer.id, response).await?;
         Ok::<_, DialError>((line, answers))
     };

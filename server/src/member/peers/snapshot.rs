@@ -17,11 +17,10 @@ use super::{
     accept::{Refusal, answer, greeting},
     dial::{DialError, Line, hello, welcome},
     figures::UnderWay,
-    wire::{FrameError, Frames, Hello, SNAPSHOT, Welcome, frame},
+    wire::{FrameError, Frames, Hello, SNAPSHOT, Welcome, frame, raw_frame},
 };
 use crate::front::body::Body;
 use ::http::{Response, StatusCode};
-use bytes::{BufMut, Bytes, BytesMut};
 use cairn_core::boot::draw;
 use cairn_engine::{
     Error as EngineError,
@@ -134,7 +133,7 @@ async fn pour(
             let mut stream = snapshot.resume(position.into());
             let (began, mut sent) = (Instant::now(), 0);
             while let Some(piece) = stream.next()? {
-                if frames.blocking_send(raw(piece)).is_err() {
+                if frames.blocking_send(raw_frame(piece)).is_err() {
                     break;
                 }
                 sent += piece.len() as u64;
@@ -160,15 +159,6 @@ async fn pour(
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(DialError::Late),
     }
-}
-
-/// A piece of a snapshot as a frame.
-fn raw(piece: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + piece.len());
-    out.put_u8(0);
-    out.put_u32(u32::try_from(piece.len()).expect("frames of a snapshot are small"));
-    out.extend_from_slice(piece);
-    out.freeze()
 }
 
 /// Takes a snapshot in.

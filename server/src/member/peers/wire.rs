@@ -8,9 +8,11 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_core::replica::peer::PeerMessage;
 use cairn_engine::snapshot::Position;
-use http_body::Body;
-use http_body_util::BodyExt as _;
+use futures_util::stream;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message;
+use tokio::sync::mpsc;
 
 /// Streams of messages.
 pub const TALK: &str = "/cairn.peer.v1.Peers/Talk";
@@ -91,12 +93,31 @@ pub struct Batch {
 
 /// A message with its head.
 pub fn frame(message: &impl Message) -> Bytes {
-    let bytes = message.encoded_len();
-    let mut out = BytesMut::with_capacity(HEAD_BYTES + bytes);
-    out.put_u8(0);
-    out.put_u32(u32::try_from(bytes).expect("messages are bounded far below"));
+    let mut out = headed(message.encoded_len());
     message.encode_raw(&mut out);
     out.freeze()
+}
+
+/// Bytes of another form with the same head: a piece of a snapshot.
+pub fn raw_frame(piece: &[u8]) -> Bytes {
+    let mut out = headed(piece.len());
+    out.extend_from_slice(piece);
+    out.freeze()
+}
+
+fn headed(bytes: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + bytes);
+    out.put_u8(0);
+    out.put_u32(u32::try_from(bytes).expect("messages and pieces are bounded far below"));
+    out
+}
+
+/// A body whose frames come out of `frames`, and that ends with its sender.
+pub fn body<E>(frames: mpsc::Receiver<Bytes>) -> impl Body<Data = Bytes, Error = E> {
+    let next = |mut frames: mpsc::Receiver<Bytes>| async {
+        frames.recv().await.map(|bytes| (Ok(Frame::data(bytes)), frames))
+    };
+    StreamBody::new(stream::unfold(frames, next))
 }
 
 /// Why a stream of frames ended early.
