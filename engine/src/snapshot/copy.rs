@@ -265,7 +265,7 @@ fn into_store(
     }
     let mut receiver = Receiver::new(&to.dir.join(TEMP_NAME), to.options.clone())?;
     let installed =
-        transfer(&mut receiver, progress).and_then(|()| install(&receiver, to, log, &path, progress));
+        transfer(&mut receiver, progress).and_then(|()| install(&mut receiver, to, log, &path, progress));
     if installed.is_err() {
         // The error says more than a failure to tidy up behind it.
         receiver.abandon().ok();
@@ -274,7 +274,7 @@ fn into_store(
 }
 
 fn install(
-    receiver: &Receiver,
+    receiver: &mut Receiver,
     to: &RestoreTo,
     part: Option<&LogPart>,
     path: &Path,

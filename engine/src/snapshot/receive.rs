@@ -54,6 +54,8 @@ pub struct Receiver {
     live: LivePages,
     at: Position,
     trailer: Option<Trailer>,
+    /// What was received has been walked, and is right.
+    verified: bool,
     /// The item that is coming in, as far as it is there.
     item: Vec<u8>,
 }
@@ -91,6 +93,7 @@ impl Receiver {
             live: LivePages::default(),
             at: Position::default(),
             trailer: None,
+            verified: false,
             item: Vec::new(),
         })
     }
@@ -261,27 +264,31 @@ impl Receiver {
         self.options.vfs.remove(&self.temp).map_err(|e| Error::io("remove", &self.temp, None, e))
     }
 
-    /// Checks everything that was received, from the roots. `seen` is told the pages checked so far.
+    /// Checks everything that was received, from the roots. `seen` is told the pages checked so far. Reads all of it
+    /// once: what was found right is not read again by a later call.
     ///
     /// # Errors
     /// [`Error::Transfer`] if the trailer has not come; [`Error::Corrupt`] if the trees do not reach exactly what was
     /// received; [`Error::Format`] for a tree that the schema does not have.
-    pub fn verify(&self, schema: Schema, seen: &mut dyn FnMut(u64)) -> Result<Received<'_>> {
-        let (Some(header), Some(trailer)) = (&self.header, &self.trailer) else {
-            return Err(self.broken(Fault::new("trailer of a snapshot", 0, 1, 0)));
-        };
-        self.walk(header, trailer, schema, seen)?;
+    pub fn verify(&mut self, schema: Schema, seen: &mut dyn FnMut(u64)) -> Result<Received<'_>> {
+        if !self.verified {
+            self.walk(schema, seen)?;
+            self.verified = true;
+        }
+        let (header, trailer) = self.whole()?;
         Ok(Received { receiver: self, header, trailer })
     }
 
+    fn whole(&self) -> Result<(&Header, &Trailer)> {
+        match (&self.header, &self.trailer) {
+            (Some(header), Some(trailer)) => Ok((header, trailer)),
+            _ => Err(self.broken(Fault::new("trailer of a snapshot", 0, 1, 0))),
+        }
+    }
+
     /// Walks every tree from its root, and compares what they reach with what was received.
-    fn walk(
-        &self,
-        header: &Header,
-        trailer: &Trailer,
-        schema: Schema,
-        seen: &mut dyn FnMut(u64),
-    ) -> Result<()> {
+    fn walk(&self, schema: Schema, seen: &mut dyn FnMut(u64)) -> Result<()> {
+        let (header, trailer) = self.whole()?;
         let trees = Trees::new(schema);
         let ctxs = contexts(&trees, &self.options, &self.file, header.uuid, header.seq);
         let source = Source::new(Arc::clone(&self.file), None);

@@ -113,7 +113,7 @@ fn receiver(disk: &SimVfs) -> Receiver {
     Receiver::new(Path::new(TEMP), options(disk)).expect("a file")
 }
 
-fn install(receiver: &Receiver) -> Result<(), Error> {
+fn install(receiver: &mut Receiver) -> Result<(), Error> {
     let received = receiver.verify(SCHEMA, &mut |_| {})?;
     received.install(&Path::new(COPY).join("engine.db"), INSTALL).map(drop)
 }
@@ -185,8 +185,26 @@ fn a_transfer_broken_at_every_tenth_frame_gives_a_copy_equal_to_the_original() {
     println!("{frames} frames, broken {breaks} times, {sent} pieces sent for {}", pieces.len());
     assert!(frames >= 200 && breaks >= frames / 10 - 1, "{frames} frames, {breaks} breaks");
     assert!(sent <= pieces.len() as u64 + 2 * breaks, "what was taken is not sent again");
-    install(&receiver).expect("whole");
+    install(&mut receiver).expect("whole");
     same_pages(&original.disk, &snapshot, &pieces);
+    goes_on(&original.disk, COPY, &original.model);
+}
+
+#[test]
+fn what_was_found_right_is_not_read_again() {
+    let original = Original::new(SEED, 20);
+    let mut receiver = receiver(&original.disk);
+    let early = receiver.verify(SCHEMA, &mut |_| {}).expect_err("nothing has come");
+    assert!(matches!(early, Error::Transfer(_)), "{early}");
+    for piece in all(&original.snapshot()) {
+        receiver.push(&piece).expect("as it was sent");
+    }
+    let mut walks = [0, 0];
+    for walked in &mut walks {
+        receiver.verify(SCHEMA, &mut |_| *walked += 1).expect("whole");
+    }
+    assert!(walks[0] > 0 && walks[1] == 0, "{walks:?} extents");
+    install(&mut receiver).expect("whole");
     goes_on(&original.disk, COPY, &original.model);
 }
 
@@ -294,7 +312,7 @@ fn any_other_byte_of_a_stream_is_an_error_with_a_type_and_the_transfer_goes_on()
                 while let Some(piece) = stream.next().expect("a sound store") {
                     receiver.push(piece).expect("as it was sent");
                 }
-                install(&receiver).expect("whole");
+                install(&mut receiver).expect("whole");
             }
         }
     }
@@ -311,7 +329,7 @@ fn a_stream_of_another_checkpoint_and_frames_out_of_order_are_refused() {
     let refused = |pieces: &[&Vec<u8>], what: &str| {
         let mut receiver = receiver(&original.disk);
         let outcome = pieces.iter().try_for_each(|piece| receiver.push(piece));
-        match outcome.and_then(|()| install(&receiver)) {
+        match outcome.and_then(|()| install(&mut receiver)) {
             Err(Error::Transfer(broken)) => assert_eq!(broken.what, what),
             outcome => panic!("{what}: {outcome:?}"),
         }

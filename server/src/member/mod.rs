@@ -263,7 +263,9 @@ impl Member {
     pub async fn install(self) -> Result<(), Failure> {
         self.join().await;
         let received = self.shared.received_store.lock().expect("nothing fails under this lock").take();
-        let Some(receiver) = received else { return Err(Failure::other("there is no snapshot to install")) };
+        let Some(mut receiver) = received else {
+            return Err(Failure::other("there is no snapshot to install"));
+        };
         let store = self.shared.dir.member.join("engine.db");
         let id = InstallId(draw(self.shared.config.seed, self.shared.now_ms()));
         let installing = move || {

@@ -112,8 +112,8 @@ impl World {
                 Ok(())
             }
             Piece::Whole => {
-                let transfer = self.transfers.remove(at);
-                let installed = self.install(&transfer);
+                let mut transfer = self.transfers.remove(at);
+                let installed = self.install(&mut transfer);
                 self.end_transfer(&transfer, matches!(installed, Ok(true)));
                 installed.map(drop)
             }
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Verify, sync, rename, sync the directory; then the member starts over the new store, as after a crash.
-    fn install(&mut self, transfer: &Transfer) -> Result<bool, Ended> {
+    fn install(&mut self, transfer: &mut Transfer) -> Result<bool, Ended> {
         let to = transfer.to;
         // A call of the install fails, and with it the member.
         if self.faults && self.rng.one_in(4) {
