@@ -9,7 +9,7 @@
 use crate::tls::{
     load::TlsError,
     made::put,
-    x509::{self, Facts, Uses},
+    x509::{self, DAY_S, Facts, Uses},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -20,11 +20,10 @@ use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 use zeroize::Zeroizing;
 
-const DAY_S: u64 = 24 * 60 * 60;
 /// A clock that is behind ours takes what is made now, too, and one before ours what ends.
 const BEHIND: Duration = Duration::from_secs(60 * 60);
 const NAME: &str = "ca";
@@ -91,8 +90,7 @@ impl Found {
 
     /// Whole days until it ends; negative after that.
     pub fn days(&self) -> i64 {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-        (self.facts.not_after_s - now_s).div_euclid(DAY_S as i64)
+        self.facts.days_left(SystemTime::now())
     }
 }
 

@@ -480,7 +480,7 @@ impl Member {
 }
 
 /// Unix time.
-fn wall_s() -> u64 {
+pub(super) fn wall_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

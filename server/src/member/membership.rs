@@ -8,6 +8,7 @@
 
 use super::{
     Caller, Member, Refusal,
+    auth::wall_s,
     cluster::record,
     config::Level,
     peers::members,
@@ -30,7 +31,7 @@ use cairn_proto::{
 };
 use std::{
     sync::atomic::Ordering,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
@@ -53,8 +54,7 @@ impl Member {
             return Err(errors::TOO_MANY_LEARNERS);
         }
         urls.sort_unstable();
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let id = MemberId::when_added(&urls, now_s).0;
+        let id = MemberId::when_added(&urls, wall_s()).0;
         let kind = if r.is_learner { Kind::AddLearner } else { Kind::AddVoter };
         self.check_quorum("add", kind, id)?;
         let members = self.change(kind, id, Some(urls)).await?;

@@ -12,11 +12,10 @@ use crate::{
 };
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 use tokio::task::spawn_blocking;
 
-const DAY_S: i64 = 24 * 60 * 60;
 /// Days before the end at which a line is due.
 const WARNINGS: [i64; 4] = [30, 7, 1, 0];
 /// How often they are looked at. It bounds how old the figure is.
@@ -43,11 +42,6 @@ impl Said {
     }
 }
 
-/// Whole days until a time; negative after it.
-fn days_until(not_after_s: i64, now_s: i64) -> i64 {
-    (not_after_s - now_s).div_euclid(DAY_S)
-}
-
 /// Looks after the certificate of one kind of listener, as long as it is polled.
 pub async fn watch(tls: Arc<Tls>, shown: Shown, metrics: Arc<Metrics>, log: Log) {
     let mut interval = tokio::time::interval(INTERVAL);
@@ -56,8 +50,7 @@ pub async fn watch(tls: Arc<Tls>, shown: Shown, metrics: Arc<Metrics>, log: Log)
         interval.tick().await;
         let files = tls.clone();
         let Ok(loaded) = spawn_blocking(move || files.now()).await else { return };
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-        let days = days_until(loaded.own.not_after_s, now_s);
+        let days = loaded.own.days_left(SystemTime::now());
         metrics.certificate_days[shown as usize].set(days);
         if said.due(loaded.own.not_after_s, days) {
             let message =
@@ -82,11 +75,5 @@ mod tests {
         assert_eq!(due, [29, 6, 0, -1]);
         assert!(said.due(2, 3), "another certificate");
         assert!(!said.due(2, 3));
-    }
-
-    #[test]
-    fn days_are_whole_and_negative_after_the_end() {
-        let days = |seconds| days_until(1_000_000 + seconds, 1_000_000);
-        assert_eq!([days(DAY_S), days(DAY_S - 1), days(0), days(-1)], [1, 0, 0, -1]);
     }
 }

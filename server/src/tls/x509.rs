@@ -4,11 +4,17 @@
 //! Owns      the reading of names, serial numbers and dates.
 //! Never     verifies anything: the certificate was verified, or is our own.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 use x509_parser::{
     extensions::GeneralName,
     prelude::{CertificateRevocationList, FromDer, X509Certificate},
 };
+
+pub const DAY_S: u64 = 24 * 60 * 60;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,6 +31,14 @@ pub struct Facts {
     pub uses: Uses,
     /// Unix time of the last second in which it is valid.
     pub not_after_s: i64,
+}
+
+impl Facts {
+    /// Whole days until it ends; negative after that.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        (self.not_after_s - now_s).div_euclid(DAY_S as i64)
+    }
 }
 
 /// Which end of a connection may show a certificate, where it says so.
@@ -82,4 +96,19 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 pub fn revoked(der: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
     let (_, list) = CertificateRevocationList::from_der(der).ok()?;
     Some(list.iter_revoked_certificates().map(|revoked| revoked.serial().to_bytes_be()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn days_are_whole_and_negative_after_the_end() {
+        let facts = Facts { not_after_s: 1_000_000, ..Facts::default() };
+        let days =
+            |before_s| facts.days_left(UNIX_EPOCH + Duration::from_secs((1_000_000 - before_s) as u64));
+        let day_s = DAY_S as i64;
+        assert_eq!([days(day_s), days(day_s - 1), days(0), days(-1)], [1, 0, 0, -1]);
+    }
 }
