@@ -333,7 +333,7 @@ fn a_follower_reads_at_the_index_of_the_leader() {
     assert_eq!(cluster.member(3).reads, [(last, 1), (last, 2)]);
 }
 
-// rule: RT-3
+// rule: KV-25, RT-3
 #[test]
 fn a_leader_that_is_cut_off_answers_no_read() {
     let mut cluster = Cluster::led(3);
@@ -346,7 +346,21 @@ fn a_leader_that_is_cut_off_answers_no_read() {
     }
     assert!(!cluster.leadership(1).leads, "it lost its quorum");
     assert!(cluster.member(1).reads.is_empty());
-    assert_eq!(cluster.member(1).refused_reads.len(), 1);
+    assert_eq!(cluster.member(1).refused_reads, [(1, "etcdserver: request timed out")]);
+}
+
+// rule: KV-25
+#[test]
+fn a_read_that_waits_while_another_takes_the_lead_is_refused() {
+    let mut cluster = Cluster::led(3);
+    cluster.cut = vec![(3, 1)];
+    cluster.step(3, Input::Read(vec![1]));
+    cluster.settle();
+    cluster.step(1, Input::Transfer { to: 2 });
+    cluster.settle();
+    assert!(cluster.leadership(2).leads);
+    assert_eq!(cluster.member(3).refused_reads, [(1, "etcdserver: leader changed")]);
+    assert!(cluster.member(3).reads.is_empty());
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Replica<W, R> {
     change_committed: u64,
     reads: Reads<R>,
     leadership: Leadership,
+    /// The leader that was known last, and its term.
+    led_by: Option<(u64, u64)>,
     applied: u64,
     /// A sole voter campaigns as soon as this is applied.
     campaign_at: Option<u64>,
@@ -173,6 +175,7 @@ impl<W, R> Replica<W, R> {
             change_committed: 0,
             reads: Reads::new(config.boot_nonce),
             leadership: Leadership { term: promise.term, ..Leadership::default() },
+            led_by: None,
             applied: config.applied,
             campaign_at: Some(promise.commit),
             announcing: true,
@@ -534,9 +537,13 @@ impl<W, R> Replica<W, R> {
                 self.hand_on(now.leader, entries, 0, effects);
             }
         }
-        if before.leader != 0 && (before.leader, before.term) != (now.leader, now.term) {
-            let asked = self.reads.abort();
-            effects.refused_reads.extend(asked.map(|read| (read, errors::LEADER_CHANGED)));
+        if now.leader != 0 {
+            let led = Some((now.leader, now.term));
+            // Where there is no leader reads wait for one, as long as their patience lasts (KV-25).
+            if std::mem::replace(&mut self.led_by, led).is_some_and(|before| led != Some(before)) {
+                let asked = self.reads.abort();
+                effects.refused_reads.extend(asked.map(|read| (read, errors::LEADER_CHANGED)));
+            }
         }
         let mut again = if before.leads && !leads { self.proposals.deposed(now_ms) } else { Vec::new() };
         if leads {
