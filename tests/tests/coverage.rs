@@ -5,7 +5,7 @@
 use xtask::rules::Report;
 
 /// Rules that may be owed a test: there are only ever fewer.
-const RULES_OPEN_MAX: usize = 26;
+const RULES_OPEN_MAX: usize = 24;
 
 #[test]
 fn every_rule_has_a_test_or_a_reason() {

@@ -10,6 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient};
+use futures_util::{StreamExt as _, stream};
 use rustix::process::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,7 @@ use std::{
     },
     time::Duration,
 };
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request, Status, transport::Channel};
 
 const MEMBERS: usize = 3;
 
@@ -82,6 +83,73 @@ fn three_members_are_one_store() {
         let next = trio.leader().await;
         assert_ne!(next, follower);
         trio.place(next).kv().await.put(put("after", "v")).await.expect("two of three go on");
+    });
+}
+
+// rule: CL-9, HDR-11, KV-25, RT-4, WATCH-45
+#[test]
+fn a_member_without_a_quorum_serves_what_it_has_and_nothing_that_it_would_have_to_ask_for() {
+    run(async {
+        let mut trio = Members::start(MEMBERS, &[]);
+        let alone = (trio.leader().await + 1) % MEMBERS;
+        let others = [(alone + 1) % MEMBERS, (alone + 2) % MEMBERS];
+        let place = trio.place(alone);
+        let (mut kv, mut list) = (place.kv().await, place.cluster().await);
+        let before = kv.put(put("k", "before")).await.expect("put").into_inner();
+        let before = before.header.expect("a header").revision;
+        let create = pb::WatchCreateRequest { key: "k".into(), ..Default::default() };
+        let create =
+            pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
+        // The client's end stays open.
+        let requests = stream::iter([create]).chain(stream::pending());
+        let mut events = place.watch().await.watch(requests).await.expect("a stream").into_inner();
+        assert!(events.message().await.expect("an answer").expect("one").created);
+
+        for other in others {
+            trio.member(other).signal(Signal::STOP);
+        }
+        let refused = |status: Status| (status.code(), status.message().to_owned());
+        let late = (Code::Unavailable, "etcdserver: request timed out".to_owned());
+        let read = kv.range(get("k", false)).await.expect_err("nobody confirms it");
+        assert_eq!(refused(read), late);
+        let linearizable = pb::MemberListRequest { linearizable: true };
+        assert_eq!(refused(list.member_list(linearizable).await.expect_err("nor this")), late);
+        let known = list.member_list(pb::MemberListRequest { linearizable: false }).await;
+        assert_eq!(known.expect("from memory").into_inner().members.len(), MEMBERS);
+        let read = kv.range(get("k", true)).await.expect("what it has").into_inner();
+        assert_eq!(
+            (&read.kvs[0].value[..], read.header.expect("a header").revision),
+            (&b"before"[..], before)
+        );
+
+        // The others go on without it; what it has is older, and its revision says so.
+        trio.member(alone).signal(Signal::STOP);
+        for other in others {
+            trio.member(other).signal(Signal::CONT);
+        }
+        let mut through = trio.place(others[0]).kv().await;
+        let after = until(|| {
+            let mut through = through.clone();
+            async move { through.put(put("k", "after")).await.ok() }
+        });
+        let after = after.await.into_inner().header.expect("a header").revision;
+        assert_eq!(after, before + 1);
+        let read = through.range(get("k", true)).await.expect("read").into_inner();
+        assert_eq!(&read.kvs[0].value[..], b"after");
+        trio.member(alone).signal(Signal::CONT);
+        until(|| {
+            let mut kv = kv.clone();
+            async move {
+                let read = kv.range(get("k", true)).await.ok()?.into_inner();
+                let revision = read.header.expect("a header").revision;
+                let seen = if &read.kvs[0].value[..] == b"after" { after } else { before };
+                assert_eq!(revision, seen, "the revision is that of what is shown");
+                (revision == after).then_some(())
+            }
+        })
+        .await;
+        let event = events.message().await.expect("the watch stands").expect("an event");
+        assert_eq!(event.events[0].kv.as_ref().expect("a pair").mod_revision, after);
     });
 }
 

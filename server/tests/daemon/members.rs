@@ -8,7 +8,7 @@
 use crate::support::{Daemon, PATIENCE, until};
 use cairn_proto::etcdserverpb::{
     self as pb, auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
-    lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+    lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use rustix::process::Signal;
 use std::{collections::BTreeSet, future::Future, net::TcpListener, sync::Mutex};
@@ -51,6 +51,10 @@ impl Place {
 
     pub async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn watch(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel().await)
     }
 
     pub async fn lease(&self) -> LeaseClient<Channel> {

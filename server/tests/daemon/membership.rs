@@ -9,6 +9,7 @@ use crate::{
     support::until,
 };
 use cairn_proto::etcdserverpb as pb;
+use futures_util::stream;
 use http_body_util::{BodyExt as _, Full};
 use std::future::Future;
 use tonic::{Code, Response, Status};
@@ -110,7 +111,7 @@ async fn healthy_refusal(through: &Place, wanted: pb::MemberAddRequest) -> (Code
     .await
 }
 
-// rule: CL-6, CL-7, CL-8, LR-1, LR-2, LR-3, LR-6
+// rule: CL-6, CL-7, CL-8, KV-26, LR-1, LR-2, LR-3, LR-6
 #[test]
 fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
     run(async {
@@ -145,6 +146,12 @@ fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
         let all = pb::RangeRequest { key: "k".into(), ..Default::default() };
         assert_eq!(told(kv.range(all.clone()).await), no);
         kv.range(pb::RangeRequest { serializable: true, ..all }).await.expect("this it may");
+        let watch = learner.watch().await.watch(stream::empty::<pb::WatchRequest>()).await;
+        let watch = match watch {
+            Ok(opened) => opened.into_inner().message().await.map(Response::new),
+            Err(refused) => Err(refused),
+        };
+        assert_eq!(told(watch), no, "nor a stream");
         let list = pb::MemberListRequest { linearizable: false };
         assert_eq!(told(learner.cluster().await.member_list(list).await), no);
         let to = pb::MoveLeaderRequest { target_id: id };
@@ -232,19 +239,28 @@ fn a_joined_member_that_lost_its_disk_is_refused_and_so_is_a_cluster_named_wrong
 
 /// One request to a peer's port: status and body.
 async fn ask(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    ask_of(url, method, path, body, None).await
+}
+
+/// The same, of a member of the cluster with this id.
+async fn ask_of(url: &str, method: &str, path: &str, body: &str, cluster: Option<&str>) -> (u16, String) {
     let address = url.strip_prefix("http://").expect("a URL");
     let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("it speaks HTTP");
     tokio::spawn(connection);
     let request = http::Request::builder().method(method).uri(path).header("host", address);
+    let request = match cluster {
+        Some(id) => request.header("x-etcd-cluster-id", id),
+        None => request,
+    };
     let request = request.body(Full::new(bytes::Bytes::from(body.to_owned()))).expect("a request");
     let (head, body) = sender.send_request(request).await.expect("answered").into_parts();
     let body = body.collect().await.expect("whole").to_bytes();
     (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
 }
 
-// rule: HT-9, CL-7, CL-15, CO-2
+// rule: HT-9, CL-7, CL-15, CO-2, HASH-20
 #[test]
 fn the_peer_port_answers_as_etcds_does() {
     run(async {
@@ -292,5 +308,14 @@ fn the_peer_port_answers_as_etcds_does() {
             (200, &1.into(), &1.into())
         );
         assert!(hash["hash"].is_u64() && hash["compact_revision"].is_i64(), "{hash}");
+        let other = ask_of(&url, "GET", "/members/hashkv", "{\"revision\":0}", Some("77")).await;
+        assert_eq!(other, (412, "cluster ID mismatch\n".to_owned()));
+        let mut kv = members.place(0).kv().await;
+        for _ in 0..3 {
+            kv.put(put("k")).await.expect("put");
+        }
+        kv.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect("compacted");
+        let gone = ask(&url, "GET", "/members/hashkv", "{\"revision\":2}").await;
+        assert_eq!(gone, (400, "mvcc: required revision has been compacted\n".to_owned()));
     });
 }
