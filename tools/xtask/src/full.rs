@@ -192,14 +192,15 @@ impl State {
     }
 }
 
-/// The table of every row's last run, whole each time.
+/// The table of every row's last run, whole each time. A row that was last run elsewhere keeps the line it has.
 fn write_scorecard(root: &Path, rows: &[Row]) -> Outcome<()> {
     let states = rows.iter().map(|row| load(root, row)).collect::<Outcome<Vec<_>>>()?;
     let path = root.join(SCORECARD);
-    fs::write(&path, scorecard(rows, &states)).map_err(|e| at(&path, &e))
+    let before = fs::read_to_string(&path).map_err(|e| at(&path, &e))?;
+    fs::write(&path, scorecard(rows, &states, &before)).map_err(|e| at(&path, &e))
 }
 
-fn scorecard(rows: &[Row], states: &[Option<State>]) -> String {
+fn scorecard(rows: &[Row], states: &[Option<State>], before: &str) -> String {
     let mut out = String::from(
         "# Scorecard\n\nWritten by `cargo xtask full`. A figure is the test's own: name, value, target, ok or miss.\n\n\
          | row | what | result | figures | commit | date | seconds |\n|---|---|---|---|---|---|---|\n",
@@ -207,7 +208,9 @@ fn scorecard(rows: &[Row], states: &[Option<State>]) -> String {
     for (row, state) in rows.iter().zip(states) {
         let name = &row.name;
         let what = &row.what;
+        let line = || before.lines().find(|line| line.starts_with(&format!("| {name} | ")));
         match state {
+            None if line().is_some() => writeln!(out, "{}", line().unwrap_or_default()),
             None => writeln!(out, "| {name} | {what} | not run | | | | |"),
             Some(s) => {
                 let result = if passed(s.tally) { "ok".to_owned() } else { s.tally.to_string() };
@@ -287,12 +290,14 @@ mod tests {
             tally: Tally { passed: 1, failed: 1, skipped: 0 },
             scores: vec!["x 1 2 miss".into()],
         };
-        let text = scorecard(&[row("a"), row("b")], &[Some(failed), None]);
+        let text = scorecard(&[row("a"), row("b")], &[Some(failed), None], "");
         assert!(
             text.contains("| a | w | 1 passed, 1 failed, 0 skipped | x 1 2 miss | c | d | 1 |\n"),
             "{text}"
         );
         assert!(text.ends_with("| b | w | not run | | | | |\n"), "{text}");
+        let again = scorecard(&[row("a"), row("b"), row("c")], &[None, None, None], &text);
+        assert_eq!(again, text + "| c | w | not run | | | | |\n", "what was run elsewhere stays");
     }
 
     #[test]
