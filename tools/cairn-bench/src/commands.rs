@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands and their flags, and how a command line becomes a run.
 //!
-//! Owns      every flag, default and bound of the tool, and the exit codes.
+//! Owns      every flag and default of the tool, and the exit codes.
 //! Holds     the exit codes are stable: scripts go by them.
 //! Never     measures.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Args, Command, Flag, Usage};
-use crate::client::Endpoint;
-use crate::request::{KEY_BYTES_MAX, KEY_BYTES_MIN, Operation, Shape};
-use crate::server::Spec;
-use crate::{compaction, compare, scale, single};
+use crate::{catch_up, cluster, compaction, compare, guards, plans, scale, single};
 
 /// All requests were answered, and every goal has a figure (met or missed).
 pub const EXIT_OK: u8 = 0;
@@ -47,6 +43,20 @@ const LEFT: Flag = Flag {
 };
 const RIGHT: Flag =
     Flag { name: "right", value: "CMD", default: "cairn", help: "the server to be judged, likewise" };
+const SERVER: Flag = Flag {
+    name: "server",
+    value: "CMD",
+    default: "cairn",
+    help: "the server to be judged, [NAME=]PROGRAM ARGUMENTS",
+};
+const ROUNDS: Flag = Flag {
+    name: "rounds",
+    value: "N",
+    default: "5",
+    help: "how often each server is started and measured, in turn",
+};
+const IN_FLIGHT: Flag =
+    Flag { name: "in-flight", value: "N", default: "64", help: "requests at once, over all connections" };
 const DIR: Flag = Flag {
     name: "dir",
     value: "DIR",
@@ -68,7 +78,7 @@ const LOAD_FLAGS: &[Flag] = &[
         help: "servers; connections go to them in turn",
     },
     CONNECTIONS,
-    Flag { name: "in-flight", value: "N", default: "64", help: "requests at once, over all connections" },
+    IN_FLIGHT,
     KEYS,
     KEY_BYTES,
     VALUE_BYTES,
@@ -96,12 +106,7 @@ request. With --rate a request is timed from when it was due, so a stall counts 
 const COMPARE_FLAGS: &[Flag] = &[
     LEFT,
     RIGHT,
-    Flag {
-        name: "rounds",
-        value: "N",
-        default: "5",
-        help: "how often each server is started and measured, in turn",
-    },
+    ROUNDS,
     Flag {
         name: "in-flight",
         value: "N[,N…]",
@@ -156,12 +161,7 @@ the time from restart to the first linearizable get. Goals: memory at most a qua
 1.4 times, count a hundredth, page a tenth of the left server's.";
 
 const COMPACTION_FLAGS: &[Flag] = &[
-    Flag {
-        name: "server",
-        value: "CMD",
-        default: "cairn",
-        help: "the server to be judged, [NAME=]PROGRAM ARGUMENTS",
-    },
+    SERVER,
     Flag {
         name: "revisions",
         value: "N",
@@ -185,6 +185,114 @@ Starts the server in an empty directory. A round puts each key until the wanted 
 superseded, then measures puts of random keys, and then the same while a compaction at the current revision is
 asked for with `physical`, which is answered when it is purged. Goals: p99 and the longest put at most 1.5
 times those without.";
+
+const GUARDS_FLAGS: &[Flag] = &[
+    LEFT,
+    RIGHT,
+    ROUNDS,
+    IN_FLIGHT,
+    CONNECTIONS,
+    Flag { name: "pairs", value: "N", default: "500", help: "how many pairs a list has" },
+    Flag { name: "keys", value: "N", default: "10000", help: "how many keys puts choose from, evenly" },
+    KEY_BYTES,
+    VALUE_BYTES,
+    Flag {
+        name: "seconds",
+        value: "S",
+        default: "3",
+        help: "how long to measure each workload in each round",
+    },
+    WARMUP,
+    PINNED,
+    DIR,
+    JSON,
+];
+const GUARDS_NOTES: &str = "\
+A round starts each server three times in an empty directory: plain, with a certificate and all clients
+under TLS, and with authentication on and all requests of a user that may read and write the keys' prefix.
+Each time it measures lists of all pairs, and then puts. Loss is against the same server's plain median: of
+requests a second, and of those that one CPU could answer. Goals, of the right server: at least 0.85 is kept
+of both. The client pays for TLS too: where it shares the CPUs or fills its own (client % near 100), judge
+by CPU.";
+
+const CLUSTER_FLAGS: &[Flag] = &[
+    LEFT,
+    RIGHT,
+    Flag {
+        name: "rounds",
+        value: "N",
+        default: "3",
+        help: "how often each cluster is started and measured, in turn",
+    },
+    Flag {
+        name: "strikes",
+        value: "N",
+        default: "2",
+        help: "how often its leader is killed, and stopped, in each round",
+    },
+    Flag {
+        name: "clients",
+        value: "N",
+        default: "64",
+        help: "how many clients put, one request each at a time",
+    },
+    Flag {
+        name: "connections",
+        value: "N",
+        default: "64",
+        help: "HTTP/2 connections, to all members in turn",
+    },
+    Flag { name: "keys", value: "N", default: "10000", help: "how many keys requests choose from, evenly" },
+    KEY_BYTES,
+    VALUE_BYTES,
+    Flag { name: "seconds", value: "S", default: "10", help: "how long to measure puts in each round" },
+    Flag {
+        name: "after",
+        value: "S",
+        default: "5",
+        help: "how long to look for a gap after the leader is lost",
+    },
+    WARMUP,
+    PINNED,
+    DIR,
+    JSON,
+];
+const CLUSTER_NOTES: &str = "\
+A round starts three members on loopback in empty directories (election 1000 ms, heartbeat 100 ms), measures
+puts, and takes the leader away under them: by kill -9, and by SIGSTOP, which leaves its connections open. A
+client that is refused, or waits for 200 to 600 ms, goes on to the next member. A gap is the longest time
+without an acknowledged write over all clients. Goals: three times the throughput and a third of the p99 of
+the left server, and gaps no longer than its. CPU is that of all members.";
+
+const CATCH_UP_FLAGS: &[Flag] = &[
+    SERVER,
+    Flag { name: "mib", value: "N", default: "2048", help: "how much the follower misses" },
+    IN_FLIGHT,
+    CONNECTIONS,
+    Flag {
+        name: "keys",
+        value: "N",
+        default: "10000",
+        help: "how many keys the load beside it chooses from, evenly",
+    },
+    KEY_BYTES,
+    Flag { name: "value-bytes", value: "N", default: "256", help: "length of a value of the load beside it" },
+    Flag {
+        name: "seconds",
+        value: "S",
+        default: "20",
+        help: "how long to measure before the follower is back",
+    },
+    WARMUP,
+    PINNED,
+    DIR,
+    JSON,
+];
+const CATCH_UP_NOTES: &str = "\
+Starts three members, kills a follower, puts values of 16 KiB until it has missed enough, measures puts to
+the other two, starts it again, and measures the same puts until it answers a linearizable read, for which
+it needs all that was written. Goal: the leader's anonymous memory (RssAnon) is at most 64 MiB above its
+highest before.";
 
 macro_rules! load_command {
     ($name:literal, $about:literal $(, $more:expr)?) => {
@@ -217,6 +325,24 @@ pub static COMMANDS: &[Command] = &[
         flags: &[COMPACTION_FLAGS],
         notes: COMPACTION_NOTES,
     },
+    Command {
+        name: "guards",
+        about: "Puts and lists of two servers in turn: plain, under TLS, with authentication.",
+        flags: &[GUARDS_FLAGS],
+        notes: GUARDS_NOTES,
+    },
+    Command {
+        name: "cluster",
+        about: "Three members of two servers in turn: puts, and gaps in them when the leader is lost.",
+        flags: &[CLUSTER_FLAGS],
+        notes: CLUSTER_NOTES,
+    },
+    Command {
+        name: "catch-up",
+        about: "A follower that missed much comes back under load.",
+        flags: &[CATCH_UP_FLAGS],
+        notes: CATCH_UP_NOTES,
+    },
 ];
 
 fn overview() -> String {
@@ -241,6 +367,9 @@ enum Wanted {
     Compare(compare::Plan),
     Scale(scale::Plan),
     Compaction(compaction::Plan),
+    Guards(guards::Plan),
+    Cluster(cluster::Plan),
+    CatchUp(catch_up::Plan),
 }
 
 /// Runs the tool with these words after its name.
@@ -279,6 +408,9 @@ fn measure(wanted: Wanted) -> Result<bool, String> {
                 Wanted::Compare(plan) => compare::run(&plan).await,
                 Wanted::Scale(plan) => scale::run(&plan).await,
                 Wanted::Compaction(plan) => compaction::run(&plan).await,
+                Wanted::Guards(plan) => guards::run(&plan).await,
+                Wanted::Cluster(plan) => cluster::run(&plan).await,
+                Wanted::CatchUp(plan) => catch_up::run(&plan).await,
             }
         };
         // A server that was started ends with the work that is dropped here.
@@ -307,124 +439,14 @@ fn wanted(words: &[String]) -> Result<Wanted, Usage> {
     }
     let args = Args::parse(command, rest)?;
     match command.name {
-        "compare" => Ok(Wanted::Compare(compare_plan(&args)?)),
-        "scale" => Ok(Wanted::Scale(scale_plan(&args)?)),
-        "compaction" => Ok(Wanted::Compaction(compaction_plan(&args)?)),
-        name => Ok(Wanted::Single(single_plan(name, &args)?)),
+        "compare" => Ok(Wanted::Compare(plans::compare(&args)?)),
+        "scale" => Ok(Wanted::Scale(plans::scale(&args)?)),
+        "compaction" => Ok(Wanted::Compaction(plans::compaction(&args)?)),
+        "guards" => Ok(Wanted::Guards(plans::guards(&args)?)),
+        "cluster" => Ok(Wanted::Cluster(plans::cluster(&args)?)),
+        "catch-up" => Ok(Wanted::CatchUp(plans::catch_up(&args)?)),
+        name => Ok(Wanted::Single(plans::single(name, &args)?)),
     }
-}
-
-fn shape(args: &Args, limit: i64) -> Result<Shape, Usage> {
-    Ok(Shape {
-        keys: args.number("keys", 1..=1 << 40)?,
-        key_bytes: args.number("key-bytes", KEY_BYTES_MIN..=KEY_BYTES_MAX)?,
-        value_bytes: args.number("value-bytes", 0..=64 << 20)?,
-        limit,
-    })
-}
-
-const CONNECTIONS_MAX: usize = 10_000;
-const IN_FLIGHT_MAX: usize = 100_000;
-const SECONDS_MAX: f64 = 24.0 * 3600.0;
-const SECONDS_MIN: f64 = 0.1;
-
-fn single_plan(name: &str, args: &Args) -> Result<single::Plan, Usage> {
-    let mix = match name {
-        "put" => vec![(Operation::Put, 1)],
-        "get" => vec![(Operation::Get, 1)],
-        "get-serializable" => vec![(Operation::GetSerializable, 1)],
-        "txn" => vec![(Operation::Txn, 1)],
-        "range" => vec![(Operation::Range, 1)],
-        "mixed" => {
-            vec![(Operation::Get, args.number("reads-per-write", 1..=1_000_000)?), (Operation::Put, 1)]
-        }
-        _ => unreachable!("{name} is a command, and each has its plan"),
-    };
-    let limit = if name == "range" { args.number("limit", 1..=1_000_000)? } else { 0 };
-    let endpoints = args.required("endpoint")?.split(',').map(|text| text.trim().parse::<Endpoint>());
-    let rate = args.parsed("rate")?;
-    if let Some(rate) = rate
-        && !(0.01..=10_000_000.0).contains(&rate)
-    {
-        return Err(Usage(format!("--rate is {rate}, and must be 0.01 to 10000000")));
-    }
-    Ok(single::Plan {
-        name: name.to_owned(),
-        endpoints: endpoints.collect::<Result<_, _>>().map_err(Usage)?,
-        connections: args.number("connections", 1..=CONNECTIONS_MAX)?,
-        in_flight: args.number("in-flight", 1..=IN_FLIGHT_MAX)?,
-        mix,
-        shape: shape(args, limit)?,
-        warmup: args.seconds("warmup", 0.0..=SECONDS_MAX)?,
-        length: args.seconds("seconds", SECONDS_MIN..=SECONDS_MAX)?,
-        rate,
-        load: args.is_given("load"),
-        pid: args.parsed("pid")?,
-        json: args.is_given("json"),
-    })
-}
-
-fn spec(args: &Args, name: &str) -> Result<Spec, Usage> {
-    Spec::parse(args.required(name)?).map_err(|e| Usage(format!("--{name}: {e}")))
-}
-
-/// Both servers, with names that tell them apart.
-fn sides(args: &Args) -> Result<[Spec; 2], Usage> {
-    let (mut left, mut right) = (spec(args, "left")?, spec(args, "right")?);
-    if left.name == right.name {
-        left.name += " (left)";
-        right.name += " (right)";
-    }
-    Ok([left, right])
-}
-
-fn dir(args: &Args) -> PathBuf {
-    args.text("dir").map_or_else(std::env::temp_dir, PathBuf::from)
-}
-
-fn compare_plan(args: &Args) -> Result<compare::Plan, Usage> {
-    Ok(compare::Plan {
-        sides: sides(args)?,
-        rounds: args.number("rounds", 1..=1000)?,
-        in_flight: args.numbers("in-flight", 1..=IN_FLIGHT_MAX)?,
-        connections: args.number("connections", 1..=CONNECTIONS_MAX)?,
-        shape: shape(args, 0)?,
-        warmup: args.seconds("warmup", 0.0..=SECONDS_MAX)?,
-        length: args.seconds("seconds", SECONDS_MIN..=SECONDS_MAX)?,
-        pinned: args.is_given("pinned"),
-        dir: dir(args),
-        json: args.is_given("json"),
-    })
-}
-
-fn scale_plan(args: &Args) -> Result<scale::Plan, Usage> {
-    Ok(scale::Plan {
-        sides: sides(args)?,
-        shape: shape(args, scale::PAGE_PAIRS)?,
-        idle: args.seconds("idle", 0.0..=SECONDS_MAX)?,
-        restarts: args.number("restarts", 1..=100)?,
-        length: args.seconds("seconds", SECONDS_MIN..=SECONDS_MAX)?,
-        connections: args.number("connections", 1..=CONNECTIONS_MAX)?,
-        pinned: args.is_given("pinned"),
-        dir: dir(args),
-        json: args.is_given("json"),
-    })
-}
-
-fn compaction_plan(args: &Args) -> Result<compaction::Plan, Usage> {
-    Ok(compaction::Plan {
-        server: spec(args, "server")?,
-        shape: shape(args, 0)?,
-        revisions: args.number("revisions", 1..=1 << 40)?,
-        in_flight: args.number("in-flight", 1..=IN_FLIGHT_MAX)?,
-        connections: args.number("connections", 1..=CONNECTIONS_MAX)?,
-        rounds: args.number("rounds", 1..=1000)?,
-        warmup: args.seconds("warmup", 0.0..=SECONDS_MAX)?,
-        length: args.seconds("seconds", SECONDS_MIN..=SECONDS_MAX)?,
-        pinned: args.is_given("pinned"),
-        dir: dir(args),
-        json: args.is_given("json"),
-    })
 }
 
 #[cfg(test)]
@@ -460,6 +482,9 @@ mod tests {
             "compare --in-flight 64,0",
             "scale --restarts many",
             "compaction --rounds 0",
+            "guards --in-flight 64,1000",
+            "cluster --strikes 0",
+            "catch-up --mib 0",
         ];
         let table: Vec<String> = lines.iter().map(|line| format!("{line:<27} {}", said(line))).collect();
         expect![[r#"
@@ -478,7 +503,10 @@ mod tests {
             compare --left '            --left: a quote is open in "'"
             compare --in-flight 64,0    --in-flight is 0, and must be 1 to 100000; see cairn-bench compare --help
             scale --restarts many       --restarts "many": invalid digit found in string; see cairn-bench scale --help
-            compaction --rounds 0       --rounds is 0, and must be 1 to 1000; see cairn-bench compaction --help"#]].assert_eq(&table.join("\n"));
+            compaction --rounds 0       --rounds is 0, and must be 1 to 1000; see cairn-bench compaction --help
+            guards --in-flight 64,1000  --in-flight "64,1000": invalid digit found in string; see cairn-bench guards --help
+            cluster --strikes 0         --strikes is 0, and must be 1 to 1000; see cairn-bench cluster --help
+            catch-up --mib 0            --mib is 0, and must be 1 to 1048576; see cairn-bench catch-up --help"#]].assert_eq(&table.join("\n"));
     }
 
     #[test]
@@ -498,7 +526,7 @@ mod tests {
         let words = ["--left".to_owned(), "/a/etcd".into(), "--right".into(), "/b/etcd --x".into()];
         let command = COMMANDS.iter().find(|c| c.name == "compare").expect("it is a command");
         let [left, right] =
-            sides(&Args::parse(command, &words).expect("flags of compare")).expect("two programs");
+            plans::sides(&Args::parse(command, &words).expect("flags of compare")).expect("two programs");
         assert_eq!((left.name.as_str(), right.name.as_str()), ("etcd (left)", "etcd (right)"));
     }
 }

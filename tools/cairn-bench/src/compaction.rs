@@ -97,7 +97,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
         shape: plan.shape,
         span: Span::Window { warmup: plan.warmup, length: plan.length },
         rate: None,
-        pid: Some(server.pid()),
+        pids: vec![server.pid()],
     };
     let mut sides = [Side::default(), Side::default()];
     let mut took = Vec::new();

@@ -14,13 +14,14 @@ use std::time::Duration;
 use rustix::fs::statfs;
 use serde_json::{Value, json};
 
-use crate::load::{self, Failures, Load, Measured, Span};
+use crate::load::{self, Failures, Load, Span};
 use crate::process;
 use crate::progress::Progress;
 use crate::request::{Operation, Shape};
+use crate::round::{FIGURES, Figure, PER_SECOND, Round, Rounds, SERVER_US};
 use crate::server::{Cpus, Place, Server, Spec};
 use crate::single::{Others, print_failures};
-use crate::table::{Goal, Median, Table, Target, ms, short};
+use crate::table::{Goal, Table, Target, or_dash};
 
 pub struct Plan {
     pub sides: [Spec; 2],
@@ -49,57 +50,13 @@ const GOALS: [(Operation, &str, Target); 3] = [
 struct Cell {
     operation: Operation,
     in_flight: usize,
-    rounds: [Vec<Round>; 2],
+    rounds: [Rounds; 2],
 }
-
-struct Round {
-    per_second: f64,
-    p50_ms: Option<f64>,
-    p99_ms: Option<f64>,
-    server_us: Option<f64>,
-    client_us: Option<f64>,
-    client_busy: f64,
-}
-
-impl Round {
-    fn of(operation: Operation, measured: &Measured) -> Round {
-        let quantile = |q| Some(ms(measured.series.get(&operation)?.quantile(q)));
-        Round {
-            per_second: measured.per_second(),
-            p50_ms: quantile(0.5),
-            p99_ms: quantile(0.99),
-            server_us: measured.server_cpu_us(),
-            client_us: measured.client_cpu_us(),
-            client_busy: measured.client_busy(),
-        }
-    }
-}
-
-/// A figure of a round; None where the round has none.
-type Figure = fn(&Round) -> Option<f64>;
-
-const PER_SECOND: Figure = |round| Some(round.per_second);
-const SERVER_US: Figure = |round| round.server_us;
-const FIGURES: [(&str, Figure); 6] = [
-    ("requests_per_second", PER_SECOND),
-    ("p50_ms", |round| round.p50_ms),
-    ("p99_ms", |round| round.p99_ms),
-    ("server_cpu_us", SERVER_US),
-    ("client_cpu_us", |round| round.client_us),
-    ("client_busy_percent", |round| Some(round.client_busy * 100.0)),
-];
 
 impl Cell {
-    /// Over all rounds of a side; None if one of them has no such figure.
-    fn median(&self, side: usize, figure: Figure) -> Option<Median> {
-        let figures: Option<Vec<f64>> = self.rounds[side].iter().map(figure).collect();
-        Median::of(&figures?)
-    }
-
     /// The right side's median to the left's.
     fn ratio(&self, figure: Figure) -> Option<f64> {
-        let ratio = self.median(1, figure)?.median / self.median(0, figure)?.median;
-        ratio.is_finite().then_some(ratio)
+        self.rounds[1].ratio_to(&self.rounds[0], figure)
     }
 }
 
@@ -137,7 +94,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
                 shape: plan.shape,
                 span: Span::EachKeyOnce,
                 rate: None,
-                pid: Some(server.pid()),
+                pids: vec![server.pid()],
             };
             progress.stage(format!("{stage}, load: "));
             failures.merge(&load::run(&base, &mut progress).await?.failures);
@@ -201,10 +158,6 @@ fn goals(cells: &[Cell]) -> Vec<Goal> {
 
 /// What the figures were measured on.
 fn setting(plan: &Plan, cpus: Cpus) -> String {
-    let cpus = match cpus {
-        Cpus::Shared => "server and client share all CPUs".to_owned(),
-        Cpus::Pinned { server, client } => format!("server on CPU {server}, client on CPU {client}"),
-    };
     format!(
         "rounds: {}, {} s a workload each, {} keys of {} bytes, values of {} bytes, {} connections; {cpus}{}",
         plan.rounds,
@@ -245,40 +198,24 @@ fn table(plan: &Plan, cells: &[Cell]) -> String {
         for (side, spec) in plan.sides.iter().enumerate() {
             let mut row =
                 vec![cell.operation.name().to_owned(), spec.name.clone(), cell.in_flight.to_string()];
-            row.extend(FIGURES.map(|(_, figure)| {
-                cell.median(side, figure).map_or_else(|| "-".to_owned(), Median::with_spread)
-            }));
+            row.extend(cell.rounds[side].cells());
             table.row(row);
         }
         let mut row = vec![String::new(), "ratio".to_owned(), String::new()];
-        row.extend(FIGURES.map(|(_, figure)| cell.ratio(figure).map_or_else(|| "-".to_owned(), short)));
+        row.extend(FIGURES.map(|(_, figure)| or_dash(cell.ratio(figure))));
         table.row(row);
     }
     table.to_string()
 }
 
 fn json(plan: &Plan, cells: &[Cell], goals: &[Goal], failures: &Failures, others: Others) -> Value {
-    let side = |cell: &Cell, side: usize| {
-        let figures = FIGURES.iter().map(|(name, figure)| {
-            let median = cell.median(side, *figure);
-            let rounds: Vec<Option<f64>> = cell.rounds[side].iter().map(figure).collect();
-            let value = json!({
-                "median": median.map(|m| m.median),
-                "min": median.map(|m| m.min),
-                "max": median.map(|m| m.max),
-                "rounds": rounds,
-            });
-            ((*name).to_owned(), value)
-        });
-        Value::Object(figures.collect())
-    };
     let cell = |cell: &Cell| {
         let ratios = FIGURES.iter().map(|(name, figure)| ((*name).to_owned(), json!(cell.ratio(*figure))));
         json!({
             "workload": cell.operation.name(),
             "in_flight": cell.in_flight,
-            "left": side(cell, 0),
-            "right": side(cell, 1),
+            "left": cell.rounds[0].json(),
+            "right": cell.rounds[1].json(),
             "ratio": ratios.collect::<serde_json::Map<_, _>>(),
         })
     };
@@ -329,8 +266,10 @@ mod tests {
     }
 
     fn cells(right_us: Option<f64>) -> Vec<Cell> {
-        let left = || [10_000.0, 11_000.0, 9_500.0].map(|rate| round(rate, Some(60.0), 0.3)).into();
-        let right = || [25_000.0, 24_000.0, 26_000.0].map(|rate| round(rate, right_us, 0.95)).into();
+        let rounds =
+            |rates: [f64; 3], us, busy| Rounds::from(Vec::from(rates.map(|rate| round(rate, us, busy))));
+        let left = || rounds([10_000.0, 11_000.0, 9_500.0], Some(60.0), 0.3);
+        let right = || rounds([25_000.0, 24_000.0, 26_000.0], right_us, 0.95);
         let cell = |operation| Cell { operation, in_flight: 64, rounds: [left(), right()] };
         WORKLOADS.map(cell).into()
     }

@@ -8,17 +8,25 @@
 
 pub mod commands;
 
+mod access;
 mod args;
+mod catch_up;
 mod client;
+mod cluster;
 mod compaction;
 mod compare;
+mod guards;
 mod histogram;
 mod load;
+mod members;
+mod outage;
 mod pace;
+mod plans;
 mod process;
 mod progress;
 mod reply;
 mod request;
+mod round;
 mod scale;
 mod server;
 mod single;

@@ -32,10 +32,12 @@ const TICK: Duration = Duration::from_millis(200);
 const REASONS_MAX: usize = 8;
 
 /// When a load begins to count, and when it ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Span {
     /// Random keys; counts for `length` after `warmup`.
     Window { warmup: Duration, length: Duration },
+    /// Random keys; counts from the start until this is true, which is looked at five times a second.
+    Until(Arc<AtomicBool>),
     /// Each key once, in order of index.
     EachKeyOnce,
 }
@@ -51,8 +53,8 @@ pub struct Load {
     pub span: Span,
     /// Requests a second; None for as many as are answered.
     pub rate: Option<f64>,
-    /// The server's process.
-    pub pid: Option<u32>,
+    /// The server's processes: one for each member. None if they are not known.
+    pub pids: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -268,34 +270,42 @@ struct Control<'a> {
 
 impl Control<'_> {
     async fn run(&mut self) -> Result<Measured, String> {
-        match self.load.span {
+        let load = self.load;
+        match &load.span {
             Span::EachKeyOnce => {
-                let counters = Counters::read(self.load.pid)?;
-                self.watch(counters.at, None).await?;
+                let counters = Counters::read(&load.pids)?;
+                self.watch(counters.at, &End::Workers).await?;
                 Ok(self.measured(counters, 0))
             }
             Span::Window { warmup, length } => {
                 let mut early = Failures::default();
                 if !warmup.is_zero() {
-                    self.watch(Instant::now(), Some(warmup)).await?;
+                    self.watch(Instant::now(), &End::After(*warmup)).await?;
                     early = self.shared.take().failures;
                 }
-                let counters = Counters::read(self.load.pid)?;
-                self.watch(counters.at, Some(length)).await?;
-                let unsent = self.shared.end();
-                let mut measured = self.measured(counters, unsent);
+                let mut measured = self.count(&End::After(*length)).await?;
                 measured.failures.merge(&early);
-                self.drain().await;
-                measured.failures.merge(&self.shared.take().failures);
                 Ok(measured)
             }
+            Span::Until(done) => self.count(&End::Once(Arc::clone(done))).await,
         }
+    }
+
+    /// Counts from now to the end, and ends the workers.
+    async fn count(&mut self, end: &End) -> Result<Measured, String> {
+        let counters = Counters::read(&self.load.pids)?;
+        self.watch(counters.at, end).await?;
+        let unsent = self.shared.end();
+        let mut measured = self.measured(counters, unsent);
+        self.drain().await;
+        measured.failures.merge(&self.shared.take().failures);
+        Ok(measured)
     }
 
     fn measured(&self, begin: Counters, unsent: u64) -> Measured {
         // A server that has ended has no CPU time to tell; its requests say so as failures.
         let end = Counters {
-            server: self.load.pid.and_then(|pid| process::cpu_time(pid).ok()),
+            server: servers_cpu_time(&self.load.pids).ok().flatten(),
             ..Counters::read_without_server()
         };
         let server_cpu = end.server.zip(begin.server).map(|(end, begin)| end.saturating_sub(begin));
@@ -313,8 +323,12 @@ impl Control<'_> {
         }
     }
 
-    /// Waits until `length` has passed since `begin`, or until no worker is left.
-    async fn watch(&mut self, begin: Instant, length: Option<Duration>) -> Result<(), String> {
+    /// Waits for an end, or until no worker is left.
+    async fn watch(&mut self, begin: Instant, end: &End) -> Result<(), String> {
+        let length = match end {
+            End::After(length) => Some(*length),
+            End::Once(_) | End::Workers => None,
+        };
         let mut done_before = self.shared.done.load(Ordering::Relaxed);
         let (mut last, mut alive) = (begin, begin);
         loop {
@@ -337,19 +351,25 @@ impl Control<'_> {
             }
             let rate = (done - done_before) as f64 / (now - last).as_secs_f64();
             let passed = now - begin;
-            if length.is_some_and(|length| passed >= length) {
+            let over = match end {
+                End::After(length) => passed >= *length,
+                End::Once(done) => done.load(Ordering::Relaxed),
+                End::Workers => false,
+            };
+            if over {
                 return Ok(());
             }
             // At a low rate, silence is as asked for.
             if now - alive > STALL_MAX && self.load.rate.is_none_or(|rate| rate > 1.0) {
                 return Err(format!("the server answered nothing for {} s", STALL_MAX.as_secs()));
             }
-            self.progress.note(&match length {
-                Some(length) => {
+            self.progress.note(&match end {
+                End::After(length) => {
                     let (passed, length) = (passed.as_secs_f64(), length.as_secs_f64());
                     format!("{passed:.0} of {length:.0} s, {} req/s", whole(rate))
                 }
-                None => {
+                End::Once(_) => format!("{:.0} s, {} req/s", passed.as_secs_f64(), whole(rate)),
+                End::Workers => {
                     format!(
                         "{} of {}, {} req/s",
                         whole(done as f64),
@@ -374,6 +394,20 @@ impl Control<'_> {
     }
 }
 
+/// What a wait ends with.
+enum End {
+    After(Duration),
+    Once(Arc<AtomicBool>),
+    /// With the last of the workers.
+    Workers,
+}
+
+/// CPU time of all processes of a server; None if they are not known.
+fn servers_cpu_time(pids: &[u32]) -> Result<Option<Duration>, String> {
+    let times = pids.iter().map(|pid| process::cpu_time(*pid)).collect::<Result<Vec<_>, _>>()?;
+    Ok((!times.is_empty()).then(|| times.iter().sum()))
+}
+
 /// What is counted elsewhere, read at one moment.
 struct Counters {
     at: Instant,
@@ -383,9 +417,8 @@ struct Counters {
 }
 
 impl Counters {
-    fn read(pid: Option<u32>) -> Result<Counters, String> {
-        let server = pid.map(process::cpu_time).transpose()?;
-        Ok(Counters { server, ..Counters::read_without_server() })
+    fn read(pids: &[u32]) -> Result<Counters, String> {
+        Ok(Counters { server: servers_cpu_time(pids)?, ..Counters::read_without_server() })
     }
 
     fn read_without_server() -> Counters {

@@ -74,7 +74,7 @@ async fn put_each_key_once(conduct: Conduct, connections: usize) -> Measured {
         shape: Shape { keys: 1000, key_bytes: 32, value_bytes: 256, limit: 0 },
         span: Span::EachKeyOnce,
         rate: None,
-        pid: Some(std::process::id()),
+        pids: vec![std::process::id()],
     };
     run(&load, &mut Progress::new()).await.expect("the server listens")
 }
@@ -113,7 +113,7 @@ async fn a_rate_is_kept_and_a_mix_is_drawn_by_weight() {
         shape: Shape { keys: 10, key_bytes: 32, value_bytes: 1, limit: 0 },
         span: Span::Window { warmup: Duration::ZERO, length: Duration::from_millis(500) },
         rate: Some(1000.0),
-        pid: None,
+        pids: Vec::new(),
     };
     let measured = run(&load, &mut Progress::new()).await.expect("the server listens");
     let due = (measured.elapsed.as_secs_f64() * 1000.0) as u64 + 1;
@@ -121,4 +121,31 @@ async fn a_rate_is_kept_and_a_mix_is_drawn_by_weight() {
     assert!(measured.answered() > 0 && measured.failures.count == 0);
     let counts = measured.series[&Operation::Count].count();
     assert!(counts > measured.series[&Operation::Put].count(), "{counts} of {}", measured.answered());
+}
+
+#[tokio::test]
+async fn a_load_that_ends_at_a_sign_counts_until_then() {
+    let done = Arc::new(AtomicBool::new(false));
+    let load = Load {
+        endpoints: vec![serve(Conduct::Answer).await],
+        connections: 1,
+        in_flight: 2,
+        mix: vec![(Operation::Put, 1)],
+        shape: Shape { keys: 10, key_bytes: 32, value_bytes: 1, limit: 0 },
+        span: Span::Until(Arc::clone(&done)),
+        rate: None,
+        // One process that counts twice, as two members would.
+        pids: vec![std::process::id(); 2],
+    };
+    let mut progress = Progress::new();
+    let sign = async {
+        tokio::time::sleep(2 * TICK).await;
+        done.store(true, Ordering::Relaxed);
+    };
+    let (measured, ()) = tokio::join!(run(&load, &mut progress), sign);
+    let measured = measured.expect("the server listens");
+    assert!(measured.elapsed >= 2 * TICK && measured.answered() > 0, "{measured:?}");
+    assert_eq!(measured.failures, Failures::default());
+    let (server, client) = (measured.server_cpu.expect("its processes are known"), measured.client_cpu);
+    assert!(server > client, "{server:?} of two is more than {client:?} of one");
 }

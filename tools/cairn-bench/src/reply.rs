@@ -26,7 +26,9 @@ pub fn check(operation: Operation, body: &[u8]) -> Result<Answer, Wrong> {
         Operation::Get | Operation::GetSerializable if answer.pairs != 1 => {
             Err(Wrong("a get found no pair: load the keys first"))
         }
-        Operation::Range if answer.pairs == 0 => Err(Wrong("a range found no pair: load the keys first")),
+        Operation::Range | Operation::List if answer.pairs == 0 => {
+            Err(Wrong("a range found no pair: load the keys first"))
+        }
         Operation::Txn if answer.count == 0 => Err(Wrong("a txn found no key: load the keys first")),
         _ => Ok(answer),
     }
@@ -37,7 +39,8 @@ pub fn read_range(body: &[u8]) -> Result<Answer, Wrong> {
     read(Operation::Range, message(body)?)
 }
 
-fn message(body: &[u8]) -> Result<&[u8], Wrong> {
+/// The message of an answer, without its head.
+pub fn message(body: &[u8]) -> Result<&[u8], Wrong> {
     let (head, message) = body.split_at_checked(GRPC_HEAD_BYTES).ok_or(Wrong("the answer has no message"))?;
     if head[0] != 0 {
         return Err(Wrong("the answer is compressed, which was not asked for"));

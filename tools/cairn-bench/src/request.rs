@@ -37,6 +37,8 @@ pub enum Operation {
     Txn,
     /// The pairs from a key on, up to the limit.
     Range,
+    /// The pairs of all keys.
+    List,
     /// How many keys there are.
     Count,
 }
@@ -49,6 +51,7 @@ impl Operation {
             Operation::GetSerializable => "get-serializable",
             Operation::Txn => "txn",
             Operation::Range => "range",
+            Operation::List => "list",
             Operation::Count => "count",
         }
     }
@@ -57,15 +60,22 @@ impl Operation {
         match self {
             Operation::Put => "/etcdserverpb.KV/Put",
             Operation::Txn => "/etcdserverpb.KV/Txn",
-            Operation::Get | Operation::GetSerializable | Operation::Range | Operation::Count => {
-                "/etcdserverpb.KV/Range"
-            }
+            Operation::Get
+            | Operation::GetSerializable
+            | Operation::Range
+            | Operation::List
+            | Operation::Count => "/etcdserverpb.KV/Range",
         }
     }
 
     fn encode(self, key: Bytes, shape: &Shape) -> Vec<u8> {
         let put = || PutRequest { key: key.clone(), value: value(shape.value_bytes), ..Default::default() };
         let get = || RangeRequest { key: key.clone(), ..Default::default() };
+        let all = || RangeRequest {
+            key: Bytes::from_static(KEY_PREFIX),
+            range_end: Bytes::from_static(KEY_PREFIX_END),
+            ..Default::default()
+        };
         match self {
             Operation::Put => put().encode_to_vec(),
             Operation::Get => get().encode_to_vec(),
@@ -86,13 +96,8 @@ impl Operation {
                 RangeRequest { range_end: Bytes::from_static(KEY_PREFIX_END), limit: shape.limit, ..get() }
                     .encode_to_vec()
             }
-            Operation::Count => RangeRequest {
-                key: Bytes::from_static(KEY_PREFIX),
-                range_end: Bytes::from_static(KEY_PREFIX_END),
-                count_only: true,
-                ..Default::default()
-            }
-            .encode_to_vec(),
+            Operation::List => all().encode_to_vec(),
+            Operation::Count => RangeRequest { count_only: true, ..all() }.encode_to_vec(),
         }
     }
 
@@ -101,7 +106,7 @@ impl Operation {
         match self {
             Operation::Put | Operation::Get | Operation::GetSerializable | Operation::Range => 1,
             Operation::Txn => 3,
-            Operation::Count => 0,
+            Operation::List | Operation::Count => 0,
         }
     }
 }
@@ -164,7 +169,12 @@ impl Template {
 /// The frame that asks for a compaction and is answered once all that it made unreadable is purged.
 pub fn compaction(revision: u64) -> Bytes {
     let revision = i64::try_from(revision).expect("revisions are below 2^63");
-    framed(&CompactionRequest { revision, physical: true }.encode_to_vec()).into()
+    frame_of(&CompactionRequest { revision, physical: true })
+}
+
+/// The frame of a message.
+pub fn frame_of(message: &impl Message) -> Bytes {
+    framed(&message.encode_to_vec()).into()
 }
 
 fn framed(message: &[u8]) -> Vec<u8> {
@@ -233,6 +243,7 @@ mod tests {
             Operation::GetSerializable,
             Operation::Txn,
             Operation::Range,
+            Operation::List,
             Operation::Count,
         ]
         .map(|operation| format!("{}: {}", operation.name(), dump(operation)))
@@ -243,6 +254,7 @@ mod tests {
             get-serializable: \x00\x00\x00\x00\x1c\n\x18/bench/910a2dec89025cc1f8\x01
             txn: \x00\x00\x00\x00d\n \x08\x01\x10\x02\x1a\x18/bench/910a2dec89025cc1f0\x00\x12\"\x12 \n\x18/bench/910a2dec89025cc1f\x12\x04r2>>\x1a\x1c\n\x1a\n\x18/bench/910a2dec89025cc1f
             range: \x00\x00\x00\x00&\n\x18/bench/910a2dec89025cc1f\x12\x07/bench0\x18\xf4\x03
+            list: \x00\x00\x00\x00\x12\n\x07/bench/\x12\x07/bench0
             count: \x00\x00\x00\x00\x14\n\x07/bench/\x12\x07/bench0H\x01"#]].assert_eq(&all);
     }
 

@@ -146,7 +146,7 @@ async fn measure(
         shape: plan.shape,
         span: Span::EachKeyOnce,
         rate: None,
-        pid: Some(server.pid()),
+        pids: vec![server.pid()],
     };
     progress.stage(format!("{name}, load: "));
     let loaded = load::run(&load, progress).await?;
@@ -226,7 +226,7 @@ async fn kill_under_load(server: Server, load: &Load, progress: &mut Progress) -
         in_flight: 16,
         span: Span::Window { warmup: Duration::ZERO, length: LIGHT_LENGTH * 2 },
         rate: Some(LIGHT_RATE),
-        pid: None,
+        pids: Vec::new(),
         ..load.clone()
     };
     let kill = async {

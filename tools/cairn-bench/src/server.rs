@@ -1,28 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starts and ends a server to be measured.
 //!
-//! Owns      the child process, its ports on loopback, and its place on disk.
+//! Owns      the child process, its ports on loopback, its place on disk, and its place in a cluster.
 //! Holds     1. whatever happens, the child is ended and reaped when its value is dropped, and its place is
 //!              removed with it;
 //!           2. every wait has an end.
 //! Never     has two servers of one place.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::access::Certificate;
 use crate::client::{Connection, Endpoint};
 use crate::process;
 use crate::reply;
-use crate::request::{Operation, Shape, Template};
+use crate::request::{Operation, Shape, Template, scatter};
 
-/// From the start of a server to its first answer.
+/// For an answer, from when it is waited for.
 const READY_MAX: Duration = Duration::from_secs(300);
 const STOP_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(1);
@@ -85,33 +88,73 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// A directory and two ports, kept over restarts.
+/// A directory, two ports and a name in a cluster, kept over restarts.
 pub struct Place {
     dir: tempfile::TempDir,
-    client_port: u16,
+    name: String,
     peer_port: u16,
+    /// As `--initial-cluster` wants it.
+    cluster: String,
+    /// Beside those for the place.
+    flags: Vec<String>,
+    endpoint: Endpoint,
 }
 
 impl Place {
+    /// For a server that is alone.
+    ///
     /// # Errors
     /// Says so if the directory cannot be made or no port is free.
     pub fn new(parent: &Path) -> Result<Place, String> {
-        let dir = tempfile::Builder::new()
-            .prefix("cairn-bench-")
-            .tempdir_in(parent)
-            .map_err(|e| format!("a directory in {}: {e}", parent.display()))?;
-        let free = || {
-            let socket = TcpListener::bind("127.0.0.1:0")?;
-            Ok((socket.local_addr()?.port(), socket))
+        let mut places = Place::of_members(parent, 1)?;
+        Ok(places.remove(0))
+    }
+
+    /// For the members of one cluster.
+    ///
+    /// # Errors
+    /// Says so if a directory cannot be made or too few ports are free.
+    pub fn of_members(parent: &Path, count: usize) -> Result<Vec<Place>, String> {
+        let ports = free_ports(2 * count)?;
+        let name = |at: usize| format!("bench{at}");
+        let peer = |port: u16| format!("http://127.0.0.1:{port}");
+        let member = |(at, ports): (usize, &[u16])| format!("{}={}", name(at), peer(ports[1]));
+        let cluster: Vec<String> = ports.chunks(2).enumerate().map(member).collect();
+        let cluster = cluster.join(",");
+        let place = |(at, ports): (usize, &[u16])| {
+            let dir = tempfile::Builder::new()
+                .prefix("cairn-bench-")
+                .tempdir_in(parent)
+                .map_err(|e| format!("a directory in {}: {e}", parent.display()))?;
+            Ok(Place {
+                dir,
+                name: name(at),
+                peer_port: ports[1],
+                cluster: cluster.clone(),
+                flags: Vec::new(),
+                endpoint: Endpoint::local(ports[0]),
+            })
         };
-        let ports = free().and_then(|client| Ok((client.0, free()?.0)));
-        let (client_port, peer_port) =
-            ports.map_err(|e: std::io::Error| format!("a free port on 127.0.0.1: {e}"))?;
-        Ok(Place { dir, client_port, peer_port })
+        ports.chunks(2).enumerate().map(place).collect()
+    }
+
+    /// More flags for each start.
+    pub fn give(&mut self, flags: impl IntoIterator<Item = String>) {
+        self.flags.extend(flags);
+    }
+
+    /// Clients are served under TLS alone, from the next start on.
+    ///
+    /// # Errors
+    /// The certificate is none to be trusted.
+    pub fn secure(&mut self, certificate: &Certificate) -> Result<(), String> {
+        self.give(certificate.flags());
+        self.endpoint = Endpoint::local(self.endpoint.port()).trusting(certificate.der())?;
+        Ok(())
     }
 
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::local(self.client_port)
+        self.endpoint.clone()
     }
 
     fn data(&self) -> PathBuf {
@@ -137,11 +180,42 @@ impl Place {
     }
 }
 
+/// Ports of loopback that nobody has now. They are below those that the system gives to outgoing connections, so
+/// that a server that was ended finds its own free again.
+fn free_ports(count: usize) -> Result<Vec<u16>, String> {
+    const PORTS: Range<u16> = 10_000..32_000;
+    const ATTEMPTS: u64 = 10_000;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32);
+    // They are held until all are found, so that none is found twice.
+    let mut held = Vec::new();
+    for attempt in 0..ATTEMPTS {
+        let drawn = scatter(seed.wrapping_add(attempt)) % PORTS.len() as u64;
+        let port = PORTS.start + drawn as u16;
+        if let Ok(socket) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push((port, socket));
+        }
+        if held.len() == count {
+            return Ok(held.into_iter().map(|(port, _)| port).collect());
+        }
+    }
+    Err(format!("no {count} free ports on 127.0.0.1"))
+}
+
 /// On which CPUs a server and this process run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cpus {
     Shared,
     Pinned { server: usize, client: usize },
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cpus::Shared => f.write_str("server and client share all CPUs"),
+            Cpus::Pinned { server, client } => write!(f, "server on CPU {server}, client on CPU {client}"),
+        }
+    }
 }
 
 pub struct Server {
@@ -160,16 +234,17 @@ impl Server {
         let output = File::options().create(true).append(true).open(&log);
         let output = output.map_err(|e| format!("{}: {e}", log.display()))?;
         let errors = output.try_clone().map_err(|e| format!("{}: {e}", log.display()))?;
-        let client = format!("http://127.0.0.1:{}", place.client_port);
+        let client = place.endpoint.to_string();
         let peer = format!("http://127.0.0.1:{}", place.peer_port);
         let mut command = Command::new(&spec.words[0]);
         command
             .args(&spec.words[1..])
-            .args(["--name", "bench", "--data-dir"])
+            .args(["--name", &place.name, "--data-dir"])
             .arg(place.data())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("bench={peer}")])
+            .args(["--initial-cluster", &place.cluster])
+            .args(&place.flags)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
@@ -189,13 +264,14 @@ impl Server {
         self.child.id()
     }
 
-    /// Waits for the first linearizable read, and tells how long after the start it was answered.
+    /// Waits for a linearizable read, and tells how long after the start it was answered.
     ///
     /// # Errors
     /// Says so, with the end of its log, if the server ends or does not answer in time.
     pub async fn ready(&mut self) -> Result<Duration, String> {
         let shape = Shape { keys: 1, key_bytes: 32, value_bytes: 0, limit: 0 };
         let frame = Template::new(Operation::Get, &shape).frame(0);
+        let begin = Instant::now();
         loop {
             if let Ok(connection) = Connection::open(&self.endpoint).await {
                 let mut caller = connection.caller(Operation::Get.path());
@@ -209,7 +285,7 @@ impl Server {
             if let Some(status) = self.exited()? {
                 return Err(format!("{} ended before it was ready ({status}){}", self.name, self.log_tail()));
             }
-            if self.started.elapsed() > READY_MAX {
+            if begin.elapsed() > READY_MAX {
                 let waited = READY_MAX.as_secs();
                 return Err(format!("{} is not ready after {waited} s{}", self.name, self.log_tail()));
             }
@@ -246,6 +322,22 @@ impl Server {
         }
         self.signal(Signal::KILL)?;
         self.child.wait().map(drop).map_err(|e| format!("{}: {e}", self.name))
+    }
+
+    /// Stops it as it stands: it keeps its connections, and does nothing.
+    ///
+    /// # Errors
+    /// Says so if it has ended.
+    pub fn pause(&self) -> Result<(), String> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Server::pause`].
+    ///
+    /// # Errors
+    /// Says so if it has ended.
+    pub fn resume(&self) -> Result<(), String> {
+        self.signal(Signal::CONT)
     }
 
     /// None while it runs. The child is not reaped before, so its id is its own.

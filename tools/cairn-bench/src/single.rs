@@ -46,7 +46,7 @@ pub async fn run(plan: &Plan) -> Result<bool, String> {
         shape: plan.shape,
         span: Span::Window { warmup: plan.warmup, length: plan.length },
         rate: plan.rate,
-        pid: plan.pid.or_else(|| process::listener(plan.endpoints.first()?.port())),
+        pids: plan.pid.or_else(|| process::listener(plan.endpoints.first()?.port())).into_iter().collect(),
     };
     let mut failures = Failures::default();
     if plan.load {
@@ -163,7 +163,7 @@ fn json(plan: &Plan, load: &Load, measured: &Measured, failures: &Failures) -> V
         "answered": measured.answered(),
         "requests_per_second": measured.per_second(),
         "operations": series,
-        "server_pid": load.pid,
+        "server_pid": load.pids.first(),
         "server_cpu_us": measured.server_cpu_us(),
         "client_cpu_us": measured.client_cpu_us(),
         "unsent": measured.unsent,
