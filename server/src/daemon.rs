@@ -167,6 +167,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     let watch_descriptors = tokio::spawn(watch_descriptors(log.clone()));
     let watch_log = tokio::spawn(watch_log(front.clone(), member.hung_write()));
     let watch_keys = tokio::spawn(watch_keys(log.clone(), member.clone()));
+    let compare = tokio::spawn(member.clone().compare_with_peers());
     let (signal, ended) = tokio::select! {
         Ok(signal) = told => (Some(signal), None),
         ended = member.ended() => (None, Some(ended)),
@@ -178,6 +179,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     watch_descriptors.abort();
     watch_log.abort();
     watch_keys.abort();
+    compare.abort();
     stop(&log, &front, &member, &serving, tasks).await;
     match (signal, ended) {
         (Some(signal), _) => End::Signal(signal),
@@ -477,6 +479,7 @@ fn member_config(config: &Config, beginning: Beginning) -> MemberConfig {
         max_request_bytes: config.max_request_bytes,
         max_txn_ops: config.max_txn_ops,
         scrub_bytes_s: config.scrub_bytes_s,
+        compare: config.compare.clone(),
         catch_up_entries: config.catch_up_entries,
         auto_compaction: config.auto_compaction,
         watch_progress_interval_ms: config.progress_interval.as_millis() as u64,
@@ -508,7 +511,7 @@ fn status_of(error: &StartError) -> ExitStatus {
             | BootError::Log(LogError::Engine(error))
             | BootError::State(Fatal::Engine(error)),
         ) => status_of_engine(error),
-        StartError::Boot(_) => ExitStatus::DataDamaged,
+        StartError::Boot(_) | StartError::Diverged { .. } => ExitStatus::DataDamaged,
         StartError::Ended(Failure { kind, .. }) => status_of_failure(*kind),
         StartError::Again(_) => ExitStatus::Failed,
     }

@@ -49,7 +49,9 @@ impl ExitStatus {
             ExitStatus::DataInUse => "the data directory is in use by another process",
             ExitStatus::DataUnreadable => "the data directory cannot be made, read or written",
             ExitStatus::DataForeign => "the data directory was made by etcd, or by a newer Cairn",
-            ExitStatus::DataDamaged => "a file in the data directory is damaged; the text names it",
+            ExitStatus::DataDamaged => {
+                "a file in the data directory is damaged, or its data are not those of its peers; the text says which"
+            }
             ExitStatus::DiskFull => "no space is left for the data directory",
             ExitStatus::Listen => "an address to listen on cannot be bound",
             ExitStatus::Descriptors => "the limit of open files is too low",

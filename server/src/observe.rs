@@ -54,6 +54,11 @@ impl Observer for Watcher {
         }
     }
 
+    fn compared(&self, differ: bool) {
+        self.metrics.comparisons.add(1);
+        self.metrics.differences.add(differ.into());
+    }
+
     fn scrubbed(&self, step: &Scrubbed) {
         self.metrics.scrub_read_bytes.add(step.bytes);
         self.metrics.scrub_passes.add(step.pass_ended.into());

@@ -338,6 +338,8 @@ fn bad_configurations_are_refused_with_the_flag() {
         ),
         ("--log-level=loud", "--log-level must be debug, info, warn, error, panic or fatal, not \"loud\""),
         ("--log-outputs=default,stderr", "--log-outputs: default cannot stand beside other outputs"),
+        ("--compact-hash-check-time=0", "--compact-hash-check-time must be >0 (set to 0s)"),
+        ("--corrupt-check-time=-1s", "--corrupt-check-time=-1s must not be negative"),
         (
             "--corrupt-check-time=0s --warning-apply-duration=-1s",
             "--warning-apply-duration=-1s must not be negative",

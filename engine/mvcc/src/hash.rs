@@ -59,6 +59,10 @@ impl Hashes {
         self.0.lock().expect("no one panics while looking up a hash").get(&revision).copied()
     }
 
+    fn all(&self) -> Vec<HashDone> {
+        self.0.lock().expect("no one panics while looking up a hash").values().copied().collect()
+    }
+
     pub(crate) fn remember(&self, done: HashDone) {
         let mut hashes = self.0.lock().expect("no one panics while storing a hash");
         hashes.insert(done.hash_revision, done);
@@ -76,22 +80,22 @@ impl Reader {
     /// [`OpError::FutureRevision`]; [`OpError::Compacted`] below the compact revision, unless that
     /// compaction's hash is remembered.
     pub fn hash_kv(&self, revision: i64) -> Result<HashDone, OpError> {
-        let mut restarts = 0;
-        loop {
-            let mut scan = self.hash_scan(revision)?;
-            let ended = loop {
-                match scan.step(STEPS_A_VIEW as usize) {
-                    Ok(None) => {}
-                    Ok(Some(done)) => return Ok(done),
-                    Err(error) => break error,
-                }
-            };
-            // What a purge that waited no longer has left is hashed, if the revision is still there.
-            restarts += 1;
-            if !matches!(ended, OpError::Compacted) || restarts > RESTARTS_MAX {
-                return Err(ended);
-            }
-        }
+        hash_whole(|| self.hash_scan(revision))
+    }
+
+    /// As [`hash_kv`](Reader::hash_kv), but never what a compaction left: where no key is live, that is another hash
+    /// than a member comes to that did not see the compaction yet, of the same revisions (HASH-9). Members that hold
+    /// the same, and say the same compact revision, give the same here.
+    ///
+    /// # Errors
+    /// [`OpError::FutureRevision`]; [`OpError::Compacted`] below the compact revision.
+    pub fn hash_kv_anew(&self, revision: i64) -> Result<HashDone, OpError> {
+        hash_whole(|| self.scan_anew(revision))
+    }
+
+    /// The hashes that compactions left, as far as they are remembered, by revision.
+    pub fn compaction_hashes(&self) -> Vec<HashDone> {
+        self.shared.hashes.all()
     }
 
     /// As [`hash_kv`](Reader::hash_kv), to be driven by its caller. It holds the compact revision until it is done.
@@ -101,6 +105,10 @@ impl Reader {
             let revision = self.revision()?;
             return Ok(HashScan::known(HashDone { revision, ..done }));
         }
+        self.scan_anew(revision)
+    }
+
+    fn scan_anew(&self, revision: i64) -> Result<HashScan, OpError> {
         loop {
             // Below zero nothing is hashed, and nothing is compacted either.
             let reading = self.read_at(revision)?;
@@ -111,6 +119,26 @@ impl Reader {
             let live = at < 0 || reading.end(is_any_live(&reading.snapshot, at))?;
             let scan = HashScan::new(&self.shared.db, compact, at, reading.meta.revision, live);
             return Ok(HashScan { hold: Some(hold), ..scan });
+        }
+    }
+}
+
+/// Drives a scan to its end, and begins it anew for a few times if a purge did not wait for it.
+fn hash_whole(begin: impl Fn() -> Result<HashScan, OpError>) -> Result<HashDone, OpError> {
+    let mut restarts = 0;
+    loop {
+        let mut scan = begin()?;
+        let ended = loop {
+            match scan.step(STEPS_A_VIEW as usize) {
+                Ok(None) => {}
+                Ok(Some(done)) => return Ok(done),
+                Err(error) => break error,
+            }
+        };
+        // What a purge that waited no longer has left is hashed, if the revision is still there.
+        restarts += 1;
+        if !matches!(ended, OpError::Compacted) || restarts > RESTARTS_MAX {
+            return Err(ended);
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod command;
 pub mod compactor;
 pub mod convert;
+pub mod divergence;
 pub mod door;
 pub mod ids;
 pub mod lessor;

@@ -282,9 +282,9 @@ pub const FLAGS: &[Flag] = &[
         "DNS domain whose SRV records list the first members"),
     flag("discovery-srv-name", Clustering, Text, "", "discovery-srv-name", Refused("discovery is not there yet"),
         "suffix for the SRV service names etcd-server-ssl and etcd-server"),
-    flag("corrupt-check-time", Clustering, Duration, "0s", "corrupt-check-time", NoEffect("members are not compared with each other yet"),
+    flag("corrupt-check-time", Clustering, Duration, "0s", "corrupt-check-time", AsEtcd,
         "period of the leader comparing KV hashes of all members; 0 = off"),
-    flag("compact-hash-check-time", Clustering, Duration, "1m0s", "compact-hash-check-time", NoEffect("members are not compared with each other yet"),
+    flag("compact-hash-check-time", Clustering, Duration, "1m0s", "compact-hash-check-time", Maps("members are compared after each compaction, too"),
         "period of the compaction hash comparison (gate CompactHashCheck); must be positive"),
     flag("downgrade-check-time", Clustering, Duration, "5s", "downgrade-check-time", NoEffect("a downgrade of the cluster version is not there yet"),
         "period of the check that ends a finished downgrade; 0 = off"),
@@ -431,8 +431,8 @@ pub const FLAGS: &[Flag] = &[
 #[rustfmt::skip]
 pub const GATES: &[Gate] = &[
     gate("StopGRPCServiceOnDefrag", false, "alpha", AsEtcd),
-    gate("InitialCorruptCheck", false, "alpha", NoEffect("members are not compared with each other yet")),
-    gate("CompactHashCheck", false, "alpha", NoEffect("members are not compared with each other yet")),
+    gate("InitialCorruptCheck", false, "alpha", Maps("without it stores below 256 MiB are compared, and a majority of other data is needed to refuse a start")),
+    gate("CompactHashCheck", false, "alpha", Maps("on by default")),
     gate("TxnModeWriteWithSharedBuffer", true, "beta", NoEffect("the storage engine has no such buffer")),
     gate("LeaseCheckpoint", false, "alpha", Maps("on by default")),
     gate("LeaseCheckpointPersist", false, "alpha", NoEffect("checkpoints are always stored")),

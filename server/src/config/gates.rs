@@ -10,6 +10,7 @@ use super::{
     given::Remark,
     value,
 };
+use crate::member::AtStart;
 use std::collections::BTreeMap;
 
 /// The gates that have an effect here.
@@ -19,6 +20,10 @@ pub struct Gates {
     pub stop_grpc_on_defrag: bool,
     /// Remaining times of leases go through the log. On by default, unlike in etcd.
     pub lease_checkpoint: bool,
+    /// Hashes that compactions left are compared among members. On by default, unlike in etcd.
+    pub compare_compactions: bool,
+    /// On by default, unlike in etcd, with more care for whom it keeps from starting.
+    pub compare_at_start: AtStart,
 }
 
 impl Gates {
@@ -39,6 +44,12 @@ impl Gates {
         let gates = Gates {
             stop_grpc_on_defrag: value("StopGRPCServiceOnDefrag").unwrap_or(false),
             lease_checkpoint: value("LeaseCheckpoint").unwrap_or(true),
+            compare_compactions: value("CompactHashCheck").unwrap_or(true),
+            compare_at_start: match value("InitialCorruptCheck") {
+                None => AtStart::Majority,
+                Some(true) => AtStart::Anyone,
+                Some(false) => AtStart::Never,
+            },
         };
         let remarks =
             GATES.iter().filter(|gate| given.contains_key(gate.name)).filter_map(|gate| match gate.class {
@@ -78,15 +89,28 @@ mod tests {
     #[test]
     fn gates_are_named_one_by_one_or_by_stage() {
         let gates = |text: &str| Gates::new(text).map(|(gates, remarks)| (gates, remarks.len()));
-        let default = Gates { stop_grpc_on_defrag: false, lease_checkpoint: true };
+        let default = Gates {
+            stop_grpc_on_defrag: false,
+            lease_checkpoint: true,
+            compare_compactions: true,
+            compare_at_start: AtStart::Majority,
+        };
         assert_eq!(gates(""), Ok((default, 0)));
         assert_eq!(
-            gates("LeaseCheckpoint=false, CompactHashCheck=true"),
-            Ok((Gates { lease_checkpoint: false, ..default }, 1))
+            gates("LeaseCheckpoint=false, CompactHashCheck=false,PriorityRequest=true"),
+            Ok((Gates { lease_checkpoint: false, compare_compactions: false, ..default }, 1))
         );
         assert_eq!(
             gates("AllAlpha=true,LeaseCheckpoint=false,LeaseCheckpointPersist=false"),
-            Ok((Gates { stop_grpc_on_defrag: true, lease_checkpoint: false }, 1))
+            Ok((
+                Gates {
+                    stop_grpc_on_defrag: true,
+                    lease_checkpoint: false,
+                    compare_at_start: AtStart::Anyone,
+                    ..default
+                },
+                1
+            ))
         );
         for (text, why) in [
             ("Frob=true", "--feature-gates: unrecognized feature gate: Frob"),

@@ -19,7 +19,7 @@ pub use gates::Gates;
 
 use crate::{
     jwt::{JwtConfig, Method},
-    member::{AuthConfig, TokenKind},
+    member::{AuthConfig, CompareConfig, TokenKind},
 };
 use cairn_core::AutoCompaction;
 use flags::{Class, FLAGS};
@@ -60,6 +60,7 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// Bytes a second; 0 does not scrub.
     pub scrub_bytes_s: u64,
+    pub compare: CompareConfig,
     pub catch_up_entries: u64,
     pub strict_reconfig: bool,
     pub learners_max: u32,
@@ -189,6 +190,7 @@ impl Config {
             max_txn_ops: usize_of("max-txn-ops", read.uint("max-txn-ops"))?,
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,
             scrub_bytes_s: read.uint("scrub-rate"),
+            compare: compare_config(&read, gates)?,
             catch_up_entries: read.uint("snapshot-catchup-entries"),
             strict_reconfig: read.bool("strict-reconfig-check"),
             learners_max: u32::try_from(read.int("max-learners"))
@@ -318,6 +320,19 @@ fn check_times(heartbeat_ms: u64, election_ms: u64) -> Result<(), ConfigError> {
         ));
     }
     Ok(())
+}
+
+/// CO-1, CO-3, CO-4.
+fn compare_config(read: &Reader<'_>, gates: Gates) -> Result<CompareConfig, ConfigError> {
+    let compactions_every = read.duration("compact-hash-check-time")?;
+    if compactions_every.is_zero() {
+        return refuse("--compact-hash-check-time must be >0 (set to 0s)");
+    }
+    Ok(CompareConfig {
+        compactions_every: gates.compare_compactions.then_some(compactions_every),
+        stores_every: Some(read.duration("corrupt-check-time")?).filter(|period| !period.is_zero()),
+        at_start: gates.compare_at_start,
+    })
 }
 
 /// AU-6, AU-25, AU-28, AU-29.

@@ -8,9 +8,11 @@
 use super::{
     Member, Refusal,
     config::{Level, MemberStatus},
+    peers::hashes::Which,
     shared::{CheckpointMessage, ReplicaMessage},
 };
 use cairn_core::{ClusterId, Command, MemberId, state::Applied};
+use cairn_mvcc::HashDone;
 use cairn_proto::{errors, etcdserverpb as pb, membershippb};
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::sync::oneshot;
@@ -55,6 +57,23 @@ impl Member {
             compact_revision: done.compact_revision,
             hash_revision: done.hash_revision,
         })
+    }
+
+    /// The hash that a peer asks for, which may ask for a certain one.
+    pub(super) async fn hash_for_peer(
+        &self,
+        revision: i64,
+        which: Option<Which>,
+    ) -> Result<HashDone, Refusal> {
+        match which {
+            None => self.read(true, move |reader| reader.hash_kv(revision)).await,
+            Some(Which::Anew) => self.read(true, move |reader| reader.hash_kv_anew(revision)).await,
+            Some(Which::Remembered) => {
+                let hashes = self.shared.reader.compaction_hashes();
+                let done = hashes.into_iter().find(|done| done.hash_revision == revision);
+                done.ok_or(errors::COMPACTED)
+            }
+        }
     }
 
     /// Folds what is in memory into the tree file and gives its free tail back, beside readers and writers.

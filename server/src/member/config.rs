@@ -5,7 +5,7 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
-use super::{auth::AuthConfig, peers::PeerFigures};
+use super::{auth::AuthConfig, compare::CompareConfig, peers::PeerFigures};
 use crate::jwt::KeyError;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
@@ -47,6 +47,7 @@ pub struct MemberConfig {
     pub max_txn_ops: usize,
     /// `--scrub-rate`: bytes a second that the scrub reads; 0 does not scrub.
     pub scrub_bytes_s: u64,
+    pub compare: CompareConfig,
     /// `--snapshot-catchup-entries`: kept in the log behind what is applied, for followers that are a little behind.
     pub catch_up_entries: u64,
     pub auto_compaction: AutoCompaction,
@@ -83,6 +84,7 @@ impl MemberConfig {
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
             scrub_bytes_s: 10_000_000,
+            compare: CompareConfig::default(),
             catch_up_entries: 5000,
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
@@ -128,6 +130,12 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("{0}")]
     Boot(#[from] BootError),
+    /// CO-1.
+    #[error(
+        "checkInitialHashKV failed: {member_id} found data inconsistency with peers: at revision {revision} it holds \
+         other data than {differs_from}: remove the member and add it anew with an empty data directory"
+    )]
+    Diverged { member_id: MemberId, differs_from: String, revision: i64 },
     /// It ended while it was starting.
     #[error("{}", .0.text)]
     Ended(Failure),
@@ -243,6 +251,8 @@ pub trait Observer: Send + Sync + 'static {
     fn checkpointed(&self, _seconds: f64) {}
     /// One step of the scrub was done.
     fn scrubbed(&self, _step: &Scrubbed) {}
+    /// This member's data were compared with its peers'.
+    fn compared(&self, _differ: bool) {}
     /// The state was held up by a slice of a purge.
     fn purge_slice(&self, _seconds: f64) {}
     /// What a compaction left behind is purged, so long after it was applied.

@@ -10,6 +10,7 @@
 mod admission;
 mod auth;
 mod cluster;
+mod compare;
 mod config;
 mod datadir;
 mod kv;
@@ -27,6 +28,7 @@ pub use auth::{AuthConfig, Caller, TokenKind};
 pub use cairn_core::{
     AutoCompaction, ClusterId, MemberId, Refusal, boot::Start, command::CommandKind, state::LeaseChanges,
 };
+pub use compare::{AtStart, CompareConfig};
 pub use config::{
     Ended, Failure, FailureKind, Level, MemberConfig, MemberStatus, Observer, RequestKind, StartError,
 };
@@ -145,6 +147,10 @@ impl Member {
             Ok(opened) => opened?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
+        let about_to_start = compare::AboutToStart::new(&opened);
+        if let Some(about_to_start) = about_to_start {
+            about_to_start.check(&*observer).await?;
+        }
         Member::run(opened, observer, Handle::current())
     }
 

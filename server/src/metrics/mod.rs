@@ -21,7 +21,7 @@ use crate::{
     ETCD_VERSION,
     config::{Config, flags::GATES},
     front::web::health::CHECKS,
-    member::{CommandKind, MemberStatus, RequestKind},
+    member::{AtStart, CommandKind, MemberStatus, RequestKind},
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 use text::Text;
@@ -51,6 +51,8 @@ pub struct Metrics {
     pub scrub_passes: Counter,
     pub scrub_reread: Counter,
     pub scrub_damage: Counter,
+    pub comparisons: Counter,
+    pub differences: Counter,
     /// By [`Shown`]: whole days until the end of a certificate.
     pub certificate_days: [Gauge; 2],
     /// By [`CommandKind`].
@@ -130,6 +132,8 @@ impl Metrics {
             scrub_passes: Counter::default(),
             scrub_reread: Counter::default(),
             scrub_damage: Counter::default(),
+            comparisons: Counter::default(),
+            differences: Counter::default(),
             certificate_days: Default::default(),
             apply_seconds: Outcomes::new(CommandKind::ALL.len(), APPLY_SECONDS),
             request_seconds: Outcomes::new(2 + CommandKind::ALL.len(), REQUEST_SECONDS),
@@ -220,6 +224,8 @@ impl Metrics {
             ("cairn_scrub_passes_total", "Passes of the scrub over the whole store.", &self.scrub_passes),
             ("cairn_scrub_reread_total", "Extents that read well the second time.", &self.scrub_reread),
             ("cairn_scrub_damage_total", "Damage found, counted in each pass.", &self.scrub_damage),
+            ("cairn_compare_total", "Comparisons of members' data, as their leader.", &self.comparisons),
+            ("cairn_compare_different_total", "Comparisons that found members to differ.", &self.differences),
         ] {
             text.counter(name, help, counter.get());
         }
@@ -405,6 +411,8 @@ fn render_fixed(text: &mut Text, config: &Config) {
     for gate in GATES.iter().filter(|gate| !gate.name.starts_with("All")) {
         let on = match gate.name {
             "StopGRPCServiceOnDefrag" => config.gates.stop_grpc_on_defrag,
+            "InitialCorruptCheck" => config.compare.at_start != AtStart::Never,
+            "CompactHashCheck" => config.compare.compactions_every.is_some(),
             "LeaseCheckpoint" | "LeaseCheckpointPersist" => config.gates.lease_checkpoint,
             _ => gate.default,
         };

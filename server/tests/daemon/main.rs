@@ -4,6 +4,7 @@
 mod auth;
 mod certs;
 mod cluster;
+mod divergence;
 mod election;
 mod hostile;
 mod http;

@@ -141,6 +141,12 @@ impl Members {
         Daemon::spawn(dir, &self.flags[i].iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// The same with these flags, too.
+    pub fn spawn_with(&self, i: usize, dir: TempDir, more: &[&str]) -> Daemon {
+        let flags = self.flags[i].iter().map(String::as_str).chain(more.iter().copied());
+        Daemon::spawn(dir, &flags.collect::<Vec<_>>())
+    }
+
     pub fn member(&mut self, i: usize) -> &mut Daemon {
         self.running[i].as_mut().expect("it runs")
     }
@@ -148,6 +154,11 @@ impl Members {
     /// Takes it out, to be ended or looked at by itself.
     pub fn take(&mut self, i: usize) -> Daemon {
         self.running[i].take().expect("it runs")
+    }
+
+    /// Puts one that was started by itself in its place.
+    pub fn put_back(&mut self, i: usize, daemon: Daemon) {
+        self.running[i] = Some(daemon);
     }
 
     /// kill -9.

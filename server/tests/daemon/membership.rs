@@ -238,7 +238,7 @@ fn a_joined_member_that_lost_its_disk_is_refused_and_so_is_a_cluster_named_wrong
 }
 
 /// One request to a peer's port: status and body.
-async fn ask(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+pub async fn ask(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     ask_of(url, method, path, body, None).await
 }
 

@@ -165,6 +165,39 @@ fn where_no_key_is_live_nothing_is_filtered() {
     );
 }
 
+// R31 of the test plan: members of which one has compacted and the other has not yet are not to be told apart by it.
+#[test]
+fn a_hash_made_anew_is_never_the_one_that_a_compaction_left() {
+    check(
+        "put a v
+         compact 2
+         purge
+         del a
+         anew 3
+         compact 3
+         anew 3
+         purge
+         hash 3
+         anew 3
+         anew 2
+         anew 4",
+        expect![[r#"
+            put a v -> rev 2
+            compact 2 -> ok
+            purge -> Done(2)
+            del a -> rev 3 deleted 1
+            anew 3 -> rev 3: 40785394 at 3 compact 2
+            compact 3 -> ok
+            anew 3 -> rev 3: 1084519789 at 3 compact 3
+            purge -> Done(3)
+            hash 3 -> rev 3: 3681333679 at 3 compact 2
+            anew 3 -> rev 3: 1084519789 at 3 compact 3
+            anew 2 -> error: required revision has been compacted
+            anew 4 -> error: required revision is a future revision
+        "#]],
+    );
+}
+
 // rule: HASH-9
 #[test]
 fn the_hashes_of_ten_compactions_are_remembered() {

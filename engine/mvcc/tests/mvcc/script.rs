@@ -12,7 +12,7 @@
 //!   read TXN                       the same beside the apply path
 //!   stream RANGE N …               a range in chunks of N
 //!   history RANGE{,RANGE} FROM     what watchers are told
-//!   compact N, hash N, lease N, revoke N, keys N, revision, live, purge, checkpoint, reopen
+//!   compact N, hash N, anew N (a hash that is not remembered), lease N, revoke N, keys N, revision, live, purge, checkpoint, reopen
 
 use std::fmt::Write as _;
 
@@ -75,8 +75,9 @@ fn one(world: &mut World, line: &str) -> Result<String, OpError> {
             let (done, _) = world.apply(|batch, _| batch.compact(revision));
             done.map(|()| "ok".into())?
         }
-        "hash" => {
-            let done = reader.hash_kv(words.number())?;
+        "hash" | "anew" => {
+            let revision = words.number();
+            let done = if word == "hash" { reader.hash_kv(revision) } else { reader.hash_kv_anew(revision) }?;
             let (at, compact) = (done.hash_revision, done.compact_revision);
             format!("rev {}: {} at {at} compact {compact}", done.revision, done.hash)
         }

@@ -7,11 +7,13 @@
 
 use super::{
     super::{Caller, Member},
+    hashes::Which,
     http::{self, Answer, reply},
 };
 use crate::front::body::Body;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
+use cairn_mvcc::HashDone;
 use cairn_proto::{errors, etcdserverpb as pb};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -21,7 +23,7 @@ use std::{io, time::Duration};
 /// Where the records are.
 pub const MEMBERS: &str = "/members";
 const PROMOTE: &str = "/members/promote";
-const HASH_KV: &str = "/members/hashkv";
+pub(super) const HASH_KV: &str = "/members/hashkv";
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -99,7 +101,13 @@ async fn hash_kv(member: &Member, request: Request<Incoming>) -> Response<Body> 
         return reply(StatusCode::BAD_REQUEST, "error unmarshalling request\n");
     };
     let revision = body["revision"].as_i64().unwrap_or_default();
-    match member.hash_kv(pb::HashKvRequest { revision }).await {
+    // etcd's members have no choice (HASH-10).
+    let which = match body["remembered"].as_bool() {
+        Some(true) => Some(Which::Remembered),
+        Some(false) => Some(Which::Anew),
+        None => None,
+    };
+    match member.hash_for_peer(revision, which).await {
         Ok(done) => json_reply(hash_json(&done).to_string()),
         Err(refusal) => {
             let text = refusal.text.strip_prefix("etcdserver: ").unwrap_or(refusal.text);
@@ -108,10 +116,9 @@ async fn hash_kv(member: &Member, request: Request<Incoming>) -> Response<Body> 
     }
 }
 
-fn hash_json(done: &pb::HashKvResponse) -> Value {
-    let revision = done.header.as_ref().map_or(0, |header| header.revision);
+fn hash_json(done: &HashDone) -> Value {
     json!({
-        "header": { "revision": revision },
+        "header": { "revision": done.revision },
         "hash": done.hash,
         "compact_revision": done.compact_revision,
         "hash_revision": done.hash_revision,

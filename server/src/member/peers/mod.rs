@@ -10,6 +10,7 @@
 mod accept;
 mod dial;
 mod figures;
+pub mod hashes;
 pub mod http;
 pub mod leases;
 pub mod members;
