@@ -4,6 +4,8 @@
 //! Owns      the limits of the connection: none that a server's answer could hit.
 //! Never     retries: what a server answers is what the test sees.
 
+use std::time::Duration;
+
 use cairn_proto::etcdserverpb::auth_client::AuthClient;
 use cairn_proto::etcdserverpb::cluster_client::ClusterClient;
 use cairn_proto::etcdserverpb::kv_client::KvClient;
@@ -30,6 +32,15 @@ pub struct Client {
     pub health: HealthClient<Channel>,
 }
 
+/// How long a lazy client may take to connect before its request fails.
+const CONNECT: Duration = Duration::from_millis(500);
+
+fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let window = 4 << 20;
+    let endpoint = Endpoint::from_shared(url.to_owned())?;
+    Ok(endpoint.tcp_nodelay(true).initial_stream_window_size(window).initial_connection_window_size(window))
+}
+
 macro_rules! on {
     ($channel:expr, $client:ident) => {
         $client::new($channel.clone())
@@ -44,13 +55,15 @@ impl Client {
     /// # Errors
     /// If nothing answers there.
     pub async fn connect(url: &str) -> Result<Client, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(url.to_owned())?;
-        let window = 4 << 20;
-        let endpoint = endpoint
-            .tcp_nodelay(true)
-            .initial_stream_window_size(window)
-            .initial_connection_window_size(window);
-        Ok(Client::of(endpoint.connect().await?))
+        Ok(Client::of(endpoint(url)?.connect().await?))
+    }
+
+    /// One that connects when it is used, and again whenever it has to.
+    ///
+    /// # Panics
+    /// If it is not a URL.
+    pub fn lazy(url: &str) -> Client {
+        Client::of(endpoint(url).expect("a URL").connect_timeout(CONNECT).connect_lazy())
     }
 
     fn of(channel: Channel) -> Client {

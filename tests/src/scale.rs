@@ -5,7 +5,7 @@
 //! Holds     a seed is printed before it is used; `CAIRN_SEED` replays it.
 //! Never     lowers a number because a machine is slow.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// CI's number, or the large one under `CAIRN_FULL=1`.
 pub fn count(ci: usize, full: usize) -> usize {
@@ -29,4 +29,10 @@ pub fn score(name: &str, value: usize, floor: usize) -> bool {
     let ok = value >= floor;
     println!("score: {name} {value} >={floor} {}", if ok { "ok" } else { "miss" });
     ok
+}
+
+/// Prints a time of the scorecard, and whether it meets its target. It fails nothing: the machine may be shared.
+pub fn time(name: &str, value: Duration, target: Duration) {
+    let verdict = if value <= target { "ok" } else { "miss" };
+    println!("score: {name} {} ms <={} ms {verdict}", value.as_millis(), target.as_millis());
 }

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use cairn_proto::etcdserverpb::RangeRequest;
 
 use crate::client::Client;
+use crate::proxy::Net;
 use crate::tools::Etcd;
 
 /// The longest life of a server.
@@ -89,6 +90,10 @@ pub struct Server {
     client_port: u16,
     peer_port: u16,
     secure_port: u16,
+    /// The network that its peers see it through, and its number there.
+    net: Option<(Net, usize)>,
+    /// Where its peers dial.
+    advertised_port: u16,
     /// `timeout`, which leads the process group; the server is its child. `None` once it has ended.
     keeper: Option<Child>,
 }
@@ -99,7 +104,16 @@ impl Server {
         let dir =
             tempfile::Builder::new().prefix("cairn-test-").tempdir().expect("a directory for the server");
         let (client_port, peer_port) = free_ports();
-        Server { program, dir, client_port, peer_port, secure_port: 0, keeper: None }
+        Server {
+            program,
+            dir,
+            client_port,
+            peer_port,
+            secure_port: 0,
+            net: None,
+            advertised_port: peer_port,
+            keeper: None,
+        }
     }
 
     /// Starts as many as members of one cluster, `m0`, `m1` and so on, and waits until all answer.
@@ -121,6 +135,34 @@ impl Server {
             }
         }
         servers
+    }
+
+    /// One that is not started yet and that its peers reach as member `number` of a network.
+    ///
+    /// # Panics
+    /// If the loopback has no port.
+    pub async fn idle_behind(program: Program, net: &Net, number: usize) -> Server {
+        let mut server = Server::idle(program);
+        let port = net.expose(number, server.peer_port).await.expect("the loopback has ports");
+        server.advertised_port = port;
+        server.net = Some((net.clone(), number));
+        server
+    }
+
+    /// Starts it without waiting for its answer.
+    pub fn begin(&mut self) {
+        assert!(self.keeper.is_none(), "it runs already");
+        self.spawn();
+    }
+
+    /// Waits until one that was begun answers.
+    ///
+    /// # Panics
+    /// If it ends or stays silent.
+    pub async fn begun(&mut self) {
+        if let Err(reason) = self.ready(false).await {
+            panic!("{reason}\n{}", self.log());
+        }
     }
 
     /// More flags for its next start; later ones win.
@@ -168,6 +210,7 @@ impl Server {
         let mut server = Server::idle(program);
         for attempt in 1..=START_ATTEMPTS {
             (server.client_port, server.peer_port) = free_ports();
+            server.advertised_port = server.peer_port;
             server.secure_port = free_ports().0;
             server.spawn();
             match server.ready(false).await {
@@ -208,8 +251,9 @@ impl Server {
         format!("https://127.0.0.1:{}", self.secure_port)
     }
 
+    /// Where its peers reach it.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://127.0.0.1:{}", self.advertised_port)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -270,6 +314,7 @@ impl Server {
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let (mut client, peer) = (self.url(), self.peer_url());
+        let listen = format!("http://127.0.0.1:{}", self.peer_port);
         if self.program.secure {
             client = format!("{client},{}", self.secure_url());
         }
@@ -280,7 +325,7 @@ impl Server {
             .args(["--name=test", &format!("--initial-cluster=test={peer}")])
             .arg(format!("--data-dir={}", self.data_dir().display()))
             .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
-            .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
+            .args([format!("--listen-peer-urls={listen}"), format!("--initial-advertise-peer-urls={peer}")])
             .args(&self.program.args)
             .envs(self.program.env.iter().map(|(k, v)| (k, v)))
             .current_dir(self.dir.path())
@@ -289,6 +334,25 @@ impl Server {
             .stdout(log)
             .process_group(0);
         self.keeper = Some(command.spawn().expect("`timeout` of coreutils runs"));
+        if let Some((net, number)) = &self.net {
+            let begin = Instant::now();
+            while begin.elapsed() < STOP {
+                if let Some(pid) = self.find_pid() {
+                    net.runs(*number, pid);
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            panic!("`timeout` started nothing");
+        }
+    }
+
+    /// Sends it a signal that does not end it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the server is ours");
     }
 
     /// Waits until it has answered a read.
