@@ -83,7 +83,9 @@ impl Members {
     }
 
     fn check_record(&self, change: &ConfChange) -> Result<(), Refusal> {
-        let Some(new) = &change.member else { return Err(errors::MEMBER_NOT_FOUND) };
+        // A record that names another would come back as that one's after a restart.
+        let new = change.member.as_ref().filter(|new| new.id == change.member_id);
+        let new = new.ok_or(errors::MEMBER_NOT_FOUND)?;
         let wanted = urls(new);
         let others = self.iter().filter(|member| member.id != change.member_id);
         if others.flat_map(urls).any(|url| wanted.contains(&url)) {
@@ -170,6 +172,17 @@ mod tests {
             }
         }
         members
+    }
+
+    #[test]
+    fn a_record_of_another_member_is_refused() {
+        let members = script(&[(Kind::AddVoter, 1, "http://a:1", Ok(()))]);
+        for kind in [Kind::AddVoter, Kind::AddLearner] {
+            let other = ConfChange { member_id: 2, ..change(kind, 3, "http://b:1") };
+            assert_eq!(members.check(&other), Err(errors::MEMBER_NOT_FOUND), "{kind:?}");
+        }
+        let other = ConfChange { member_id: 1, ..change(Kind::Update, 3, "http://b:1") };
+        assert_eq!(members.check(&other), Err(errors::MEMBER_NOT_FOUND));
     }
 
     // rule: CL-2, CL-14, ID-6
