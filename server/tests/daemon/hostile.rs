@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What must not stop a member: floods of frames, slow headers, odd paths, wide permissions.
+//! What must reach nothing, and stop nothing: headers without an end, odd paths, messages that cannot be read, wide
+//! permissions.
 //!
-//! Owns      frames written by hand, and what is sent in them.
-//! Holds     1. beside every attack someone else is served;
-//!           2. after every attack the same daemon is there, has said nothing of a panic, and is not larger than a
-//!              bound.
+//! Owns      the exact answer to each.
+//! Holds     the same daemon is there afterwards, and has said nothing of a panic.
 //! Never     uses a client that refuses to send what is wrong.
 
-use crate::support::{Daemon, PATIENCE, raw_call, run, until};
-use cairn_proto::etcdserverpb as pb;
+use crate::{
+    frames::{DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, call, frame},
+    support::{Daemon, PATIENCE, quiet_end, raw_body, raw_call, run},
+};
+use bytes::Bytes;
+use cairn_proto::{errors, etcdserverpb as pb, v3electionpb};
+use http_body_util::Full;
+use prost::Message;
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -18,225 +23,6 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-/// An attack is ended by then, or never.
-const ATTACK_BYTES_MAX: usize = 64 << 20;
-/// What a daemon may grow by, whatever it is sent.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
-/// After an attack others are served as before.
-const RECOVERY: Duration = Duration::from_secs(5);
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = (payload.len() as u32).to_be_bytes();
-    let head = [&len[1..], &[kind, flags], &stream.to_be_bytes()[..]].concat();
-    [&head[..], payload].concat()
-}
-
-/// A literal field that is not put into the table, with a name of its own.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
-}
-
-/// The head of a call. 0x83 and 0x86 stand for `:method: POST` and `:scheme: http`.
-fn call(path: &str) -> Vec<u8> {
-    let path = [&[4, path.len() as u8], path.as_bytes()].concat();
-    let fields = [field("content-type", "application/grpc"), field("te", "trailers")].concat();
-    [&[0x83, 0x86][..], &path, &field(":authority", "localhost"), &fields].concat()
-}
-
-const PUT: &str = "/etcdserverpb.KV/Put";
-
-/// How an attack goes: what is sent first, and then again and again.
-struct Attack {
-    name: &'static str,
-    first: fn() -> Vec<u8>,
-    /// The n-th step.
-    step: fn(u32) -> Vec<u8>,
-    /// Whether the server is to end the connection, and not only what is wrong in it.
-    ends: bool,
-}
-
-fn nothing() -> Vec<u8> {
-    Vec::new()
-}
-
-/// The n-th stream that a client opens.
-fn stream(n: u32) -> u32 {
-    2 * n + 1
-}
-
-const ATTACKS: &[Attack] = &[
-    // CVE-2023-44487
-    Attack {
-        name: "rapid reset",
-        first: nothing,
-        step: |n| {
-            let head = frame(HEADERS, END_HEADERS, stream(n), &call(PUT));
-            [head, frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat()
-        },
-        ends: true,
-    },
-    // CVE-2025-8671: a window of a stream that grows by nothing makes the server reset it.
-    Attack {
-        name: "made you reset",
-        first: nothing,
-        step: |n| {
-            let head = frame(HEADERS, END_HEADERS, stream(n), &call(PUT));
-            [head, frame(WINDOW_UPDATE, 0, stream(n), &0u32.to_be_bytes())].concat()
-        },
-        ends: true,
-    },
-    // RUSTSEC-2024-0332
-    Attack {
-        name: "continuation flood",
-        first: || frame(HEADERS, 0, 1, &call(PUT)),
-        step: |n| frame(CONTINUATION, 0, 1, &field(&format!("x-{n}"), &"v".repeat(100)).repeat(100)),
-        ends: true,
-    },
-    Attack { name: "ping flood", first: nothing, step: |_| frame(PING, 0, 0, &[7; 8]), ends: true },
-    Attack {
-        name: "settings flood",
-        first: nothing,
-        step: |n| frame(SETTINGS, 0, 0, &[&[0, 4][..], &(1 + n % 1000).to_be_bytes()].concat()),
-        ends: true,
-    },
-    Attack {
-        name: "empty data",
-        first: || frame(HEADERS, END_HEADERS, 1, &call(PUT)),
-        step: |_| frame(DATA, 0, 1, &[]),
-        ends: true,
-    },
-    // One large field put into the table (0x40), then named four thousand times (0xbe).
-    Attack {
-        name: "header bomb",
-        first: || {
-            let large = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1d], &[b'v'; 3872][..]].concat();
-            frame(HEADERS, END_HEADERS, 1, &[call(PUT), large].concat())
-        },
-        step: |n| frame(HEADERS, END_HEADERS, stream(n + 1), &[call(PUT), vec![0xbe; 4000]].concat()),
-        ends: false,
-    },
-];
-
-impl Attack {
-    /// Carries it out; how many bytes were sent before the connection was ended, or `None` if it was not.
-    async fn run(&self, address: &str, steps: u32) -> Option<usize> {
-        let connection = TcpStream::connect(address).await.expect("it listens");
-        let (mut answers, mut out) = connection.into_split();
-        // What is answered is read, so that nobody waits for room.
-        let drain = tokio::spawn(async move {
-            let mut rest = vec![0; 1 << 16];
-            while answers.read(&mut rest).await.is_ok_and(|len| len > 0) {}
-        });
-        let begin = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), (self.first)()].concat();
-        let mut sent = begin.len();
-        let mut ended = out.write_all(&begin).await.is_err();
-        for n in 0..steps {
-            if ended || drain.is_finished() || sent > ATTACK_BYTES_MAX {
-                break;
-            }
-            let step = (self.step)(n);
-            sent += step.len();
-            ended = out.write_all(&step).await.is_err();
-        }
-        let over = ended || tokio::time::timeout(RECOVERY, drain).await.is_ok();
-        over.then_some(sent)
-    }
-}
-
-/// The resident memory of a daemon that no file backs.
-fn memory(daemon: &Daemon) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid_number())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
-    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
-}
-
-/// Puts one after the other until it is told to stop; the times that they took.
-async fn bystander(daemon: &Daemon, mut stop: tokio::sync::watch::Receiver<bool>) -> Vec<Duration> {
-    let mut kv = daemon.kv().await;
-    let mut times = Vec::new();
-    while !*stop.borrow_and_update() {
-        let begin = Instant::now();
-        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
-        kv.put(put).await.expect("others are served");
-        times.push(begin.elapsed());
-    }
-    times
-}
-
-fn p99(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
-}
-
-#[test]
-fn s23_floods_of_frames_end_their_connection_and_nobody_elses() {
-    let daemon = Daemon::start(&[]);
-    run(async {
-        let address = &daemon.clients[0];
-        let before = memory(&daemon);
-        for attack in ATTACKS {
-            let (stop, stopped) = tokio::sync::watch::channel(false);
-            let ((mut times, ended), alone) = {
-                let quiet = {
-                    let (stop, stopped) = tokio::sync::watch::channel(false);
-                    let (times, ()) = tokio::join!(bystander(&daemon, stopped), async {
-                        tokio::time::sleep(Duration::from_millis(300)).await;
-                        stop.send_replace(true);
-                    });
-                    times
-                };
-                let both = tokio::join!(bystander(&daemon, stopped), async {
-                    let mut ended = Vec::new();
-                    for _ in 0..3 {
-                        ended.push(attack.run(address, if attack.ends { 200_000 } else { 200 }).await);
-                    }
-                    stop.send_replace(true);
-                    ended
-                });
-                (both, quiet)
-            };
-            let mut alone = alone;
-            println!(
-                "{}: ended after {ended:?} bytes; a put took {:?} alone and {:?} beside it (p99)",
-                attack.name,
-                p99(&mut alone),
-                p99(&mut times)
-            );
-            assert!(!attack.ends || ended.iter().all(Option::is_some), "{} goes on for ever", attack.name);
-            assert!(!times.is_empty());
-            let begin = Instant::now();
-            let put = pb::PutRequest { key: "after".into(), ..Default::default() };
-            daemon.kv().await.put(put).await.expect("it recovers");
-            assert!(begin.elapsed() < RECOVERY, "{}", attack.name);
-        }
-        let grown = until(async || {
-            let grown = memory(&daemon).saturating_sub(before);
-            (grown <= GROWTH_BYTES_MAX).then_some(grown)
-        })
-        .await;
-        println!("the daemon grew by {grown} bytes");
-    });
-    quiet_end(daemon);
-}
-
-/// Ends a daemon, which must not have said that anything panicked.
-fn quiet_end(daemon: Daemon) {
-    let mut daemon = daemon;
-    daemon.signal(rustix::process::Signal::TERM);
-    daemon.wait();
-    let panic = daemon.log.iter().find(|line| line["level"] == "panic" || line["level"] == "fatal");
-    assert!(panic.is_none(), "{panic:?}");
-}
 
 #[test]
 fn s19_headers_that_do_not_come_to_their_end_are_not_waited_for() {
@@ -307,6 +93,216 @@ fn s24_odd_paths_reach_no_method() {
         read.metadata_mut().insert("token", token.parse().expect("a header"));
         let found = daemon.kv().await.range(read).await.expect("read").into_inner();
         assert_eq!((found.count, found.header.expect("a header").revision), (0, 1), "nothing was written");
+    });
+    quiet_end(daemon);
+}
+
+/// A message in gRPC's five bytes.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
+}
+
+/// A transaction whose one operation is so many transactions deep.
+fn nested(depth: usize) -> Vec<u8> {
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let inner = (0..depth).fold(pb::TxnRequest::default(), |inner, _| pb::TxnRequest {
+        success: vec![op(pb::request_op::Request::RequestTxn(inner))],
+        ..Default::default()
+    });
+    framed(&inner.encode_to_vec())
+}
+
+/// What it is, the path, the body, metadata, and the code and the beginning of the text that come of it.
+type Case<'a> = (&'a str, &'a str, Vec<u8>, &'a [(&'a str, &'a [u8])], u32, &'a str);
+
+#[test]
+fn s25_what_cannot_be_read_and_what_no_enum_has_is_refused_in_grpcs_and_etcds_words() {
+    const RANGE: &str = "/etcdserverpb.KV/Range";
+    const TXN: &str = "/etcdserverpb.KV/Txn";
+    const UNREADABLE: &str = "grpc: error unmarshalling request";
+    fn of(message: &impl Message) -> Vec<u8> {
+        framed(&message.encode_to_vec())
+    }
+    let get = |sort_order, sort_target| pb::RangeRequest {
+        key: "k".into(),
+        sort_order,
+        sort_target,
+        ..Default::default()
+    };
+    let groups = [vec![0x7b; 150], vec![0x7c; 150]].concat();
+    let op = pb::TxnRequest { success: vec![pb::RequestOp { request: None }], ..Default::default() };
+    let compare = pb::Compare { key: "k".into(), result: 99, target: 99, ..Default::default() };
+    let compare = pb::TxnRequest { compare: vec![compare], ..Default::default() };
+    let alarm = pb::AlarmRequest { action: 99, ..Default::default() };
+    let (name, proclaim) = ("\u{fffd}", v3electionpb::ProclaimRequest::default());
+    let cases: &[Case<'_>] = &[
+        ("groups inside one another", RANGE, framed(&groups), &[], 13, UNREADABLE),
+        ("transactions beyond what is decoded", TXN, nested(60), &[], 13, UNREADABLE),
+        ("transactions beyond what is allowed", TXN, nested(33), &[], 3, errors::TOO_MANY_OPS.text),
+        ("a key of two gigabytes", RANGE, framed(b"\x0a\x80\x80\x80\x80\x08k"), &[], 13, UNREADABLE),
+        (
+            "a key longer than any number",
+            RANGE,
+            framed(&[&[0x0a][..], &[0xff; 11]].concat()),
+            &[],
+            13,
+            UNREADABLE,
+        ),
+        ("a key that is a number", RANGE, framed(b"\x08\x01"), &[], 13, UNREADABLE),
+        (
+            "a name that is no text",
+            "/etcdserverpb.Auth/RoleAdd",
+            framed(b"\x0a\x02\xff\xfe"),
+            &[],
+            13,
+            UNREADABLE,
+        ),
+        (
+            "a name of the mark for no text",
+            "/etcdserverpb.Auth/RoleGet",
+            framed(&[&[0x0a, 3], name.as_bytes()].concat()),
+            &[],
+            9,
+            errors::ROLE_NOT_FOUND.text,
+        ),
+        (
+            "a frame of two gigabytes",
+            RANGE,
+            vec![0, 0x80, 0, 0, 0],
+            &[],
+            8,
+            "grpc: received message larger than max (2147483648 vs. 2097152)",
+        ),
+        (
+            "a frame of all bits",
+            RANGE,
+            vec![0, 0xff, 0xff, 0xff, 0xff, 1],
+            &[],
+            8,
+            "grpc: received message larger than max (4294967295 vs. 2097152)",
+        ),
+        ("a frame cut in its message", RANGE, vec![0, 0, 0, 0, 100, 0x0a], &[], 13, ""),
+        ("a frame cut in its head", RANGE, vec![0, 0, 0], &[], 13, ""),
+        ("a flag that is none", RANGE, vec![9, 0, 0, 0, 0], &[], 13, ""),
+        ("packed, and not said how", RANGE, vec![1, 0, 0, 0, 1, 7], &[], 13, ""),
+        (
+            "packed, and nothing that unpacks",
+            RANGE,
+            vec![1, 0, 0, 0, 1, 7],
+            &[("grpc-encoding", b"gzip")],
+            13,
+            "",
+        ),
+        ("no frame", RANGE, vec![], &[], 13, ""),
+        (
+            "a version that is no text",
+            RANGE,
+            of(&get(0, 0)),
+            &[("client-api-version", b"3.\xff")],
+            3,
+            errors::INVALID_CLIENT_API_VERSION.text,
+        ),
+        (
+            "a token that is no text, where none is asked for",
+            RANGE,
+            of(&get(0, 0)),
+            &[("token", b"\xff\xfe")],
+            0,
+            "",
+        ),
+        ("metadata of nobody that is no text", RANGE, of(&get(0, 0)), &[("x-odd", b"\xff\xfe")], 0, ""),
+        ("an order that is none", RANGE, of(&get(99, 0)), &[], 3, errors::INVALID_SORT_OPTION.text),
+        ("a target that is none", RANGE, of(&get(0, -1)), &[], 3, errors::INVALID_SORT_OPTION.text),
+        (
+            "an action that is none",
+            "/etcdserverpb.Maintenance/Alarm",
+            of(&alarm),
+            &[],
+            2,
+            errors::UNKNOWN_METHOD.text,
+        ),
+        ("a compare of nothing by nothing", TXN, of(&compare), &[], 0, ""),
+        ("an operation that is none", TXN, of(&op), &[], 3, errors::KEY_NOT_FOUND.text),
+        (
+            "a proclamation of nobody",
+            "/v3electionpb.Election/Proclaim",
+            of(&proclaim),
+            &[],
+            2,
+            errors::MISSING_LEADER_KEY.text,
+        ),
+        (
+            "a watch request of no kind",
+            "/etcdserverpb.Watch/Watch",
+            framed(&[]),
+            &[("grpc-timeout", b"200m")],
+            4,
+            "context deadline exceeded",
+        ),
+        (
+            "a watch request that cannot be read",
+            "/etcdserverpb.Watch/Watch",
+            framed(&groups),
+            &[],
+            13,
+            UNREADABLE,
+        ),
+        (
+            "a renewal that cannot be read",
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            framed(&groups),
+            &[],
+            13,
+            UNREADABLE,
+        ),
+    ];
+    let daemon = Daemon::start(&[]);
+    run(async {
+        for (what, path, body, headers, code, text) in cases {
+            let begin = Instant::now();
+            let body = Full::new(Bytes::from(body.clone()));
+            let answer = raw_body(&daemon.clients[0], path, headers, body).await;
+            assert!(answer.0 == *code && answer.1.starts_with(text), "{what}: {answer:?}");
+            assert!(begin.elapsed() < PATIENCE / 6, "{what}: {:?}", begin.elapsed());
+        }
+    });
+    quiet_end(daemon);
+}
+
+/// A body of these bytes that never ends.
+fn endless(
+    bytes: &'static [u8],
+) -> impl http_body::Body<Data = Bytes, Error = std::io::Error> + Unpin + Send {
+    use futures_util::{StreamExt as _, stream};
+    let first = stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(bytes)))]);
+    http_body_util::StreamBody::new(first.chain(stream::pending()))
+}
+
+/// LIMIT-5, whatever it is that the caller does not send.
+#[test]
+fn s25_a_deadline_ends_a_call_whose_message_never_comes_to_its_end() {
+    let daemon = Daemon::start(&[]);
+    let late: (&[(&str, &[u8])], _) =
+        (&[("grpc-timeout", b"200m")], (4, "context deadline exceeded".to_owned()));
+    run(async {
+        for begun in [&b""[..], b"\0", b"\0\0\0\0\x64", b"\0\0\0\0\x64\x0a"] {
+            for path in
+                ["/etcdserverpb.KV/Range", "/etcdserverpb.KV/RangeStream", "/etcdserverpb.Watch/Watch"]
+            {
+                let begin = Instant::now();
+                let answer = raw_body(&daemon.clients[0], path, late.0, endless(begun)).await;
+                assert_eq!(answer, late.1, "{path} after {begun:?}");
+                assert!(begin.elapsed() < PATIENCE / 6, "{path} after {begun:?}: {:?}", begin.elapsed());
+            }
+        }
+        // What is seen to be wrong is not waited for.
+        let wrong: [(&'static [u8], u32); 3] =
+            [(b"\x09\0\0\0\0", 13), (b"\0\x80\0\0\0", 8), (b"\0\0\0\0\x02\x0a\xff", 13)];
+        for (begun, code) in wrong {
+            let (found, text) =
+                raw_body(&daemon.clients[0], "/etcdserverpb.KV/Range", &[], endless(begun)).await;
+            assert_eq!(found, code, "{begun:?}: {text}");
+        }
     });
     quiet_end(daemon);
 }

@@ -334,23 +334,57 @@ pub async fn raw_call(
     headers: &[(&str, &str)],
     message: &impl prost::Message,
 ) -> (u32, String) {
-    use http_body_util::{BodyExt as _, Full};
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+    message.encode(&mut bytes).expect("room");
+    let headers: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    raw_body(address, path, &headers, http_body_util::Full::new(bytes::Bytes::from(bytes))).await
+}
+
+/// Sends a body by hand, whatever is in it; the status it ends with.
+pub async fn raw_body<B>(address: &str, path: &str, headers: &[(&str, &[u8])], body: B) -> (u32, String)
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (code, text, _) = raw_answer(address, path, headers, body).await;
+    (code, text)
+}
+
+/// The same, and the bytes that came before the status.
+pub async fn raw_answer<B>(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &[u8])],
+    body: B,
+) -> (u32, String, bytes::Bytes)
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    use http_body_util::BodyExt as _;
     let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(executor, io).await.expect("it speaks HTTP/2");
     tokio::spawn(connection);
-    let mut bytes = vec![0];
-    bytes.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
-    message.encode(&mut bytes).expect("room");
     let request = http::Request::post(format!("http://{address}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    let request = request.body(Full::new(bytes::Bytes::from(bytes))).expect("a request");
+    let request = request.body(body).expect("a request");
     let (head, body) = sender.send_request(request).await.expect("answered").into_parts();
-    let trailers = body.collect().await.expect("whole").trailers().cloned();
-    let ended = trailers.unwrap_or(head.headers);
-    let status = tonic::Status::from_header_map(&ended).expect("a status");
-    (status.code() as u32, status.message().to_owned())
+    let collected = body.collect().await.expect("whole");
+    let ended = collected.trailers().unwrap_or(&head.headers);
+    let status = tonic::Status::from_header_map(ended).expect("a status");
+    (status.code() as u32, status.message().to_owned(), collected.to_bytes())
+}
+
+/// Ends a daemon, which must not have said that anything panicked.
+pub fn quiet_end(daemon: Daemon) {
+    let mut daemon = daemon;
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let panic = daemon.log.iter().find(|line| line["level"] == "panic" || line["level"] == "fatal");
+    assert!(panic.is_none(), "{panic:?}");
 }

@@ -5,7 +5,7 @@
 //! Never     does any of the work.
 
 use super::{
-    Call, auth, election, health, kv, lease, lock, maintenance,
+    Call, auth, election, health, kv, lease, lock, maintenance, refuse,
     routes::{AuthRpc, Rpc},
     status::{Status, UNIMPLEMENTED},
     watch, whole,
@@ -15,7 +15,6 @@ use cairn_proto::{errors, etcdserverpb as pb};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use std::future::ready;
 
 impl Call {
     /// The work of this kind of call; kinds differ a lot in size, so each has a future of its own.
@@ -106,7 +105,11 @@ impl Call {
                     whole(Ok::<_, Status>(health::list(&self.front)))
                 })
             }
-            Rpc::Missing(sentence) => Box::pin(ready(Status::new(UNIMPLEMENTED, sentence).response())),
+            // Who may not ask is not told whether it is there.
+            Rpc::Missing(sentence) => Box::pin(async move {
+                let refused = self.admit().await.err();
+                refuse(request, refused.unwrap_or_else(|| Status::new(UNIMPLEMENTED, sentence))).await
+            }),
             Rpc::Watch => self.stream(request, async move |m| Ok(watch::stream(member.watch_stream(), m))),
             Rpc::LeaseKeepAlive => {
                 self.stream(request, async move |m| Ok(lease::keep_alive(member.clone(), m)))

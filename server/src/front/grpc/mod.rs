@@ -41,6 +41,8 @@ use cairn_proto::{
 use ended::Ended;
 use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use kv::RangePieces;
 use message::{Encoding, Messages, Wire};
@@ -57,13 +59,16 @@ use std::{
 };
 use tokio::{
     sync::watch as channel,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tonic::{
     Streaming,
     codec::CompressionEncoding,
     server::{Grpc, StreamingService},
 };
+
+/// How long a call that is refused may take to send what it begins with.
+const FIRST_FRAME: Duration = Duration::from_millis(50);
 
 /// A message that answers a call.
 pub enum Answer<M> {
@@ -96,8 +101,19 @@ pub fn serve(
     let route = routes::find(path).ok_or_else(|| unknown(path));
     match route.and_then(|route| Call::begin(front, remote, route, request.headers())) {
         Ok(call) => Box::pin(async move { call.answer(request).await }),
-        Err(status) => Box::pin(ready(status.response())),
+        Err(status) => Box::pin(refuse(request, status)),
     }
+}
+
+/// Refuses a call of which nothing was read. What it sent with its head is read first: a message that comes for a
+/// stream which has ended counts against its connection, and too many of those end that (CVE-2025-8671).
+async fn refuse(request: Request<Incoming>, status: Status) -> Response<Body> {
+    let mut body = request.into_body();
+    if !body.is_end_stream() {
+        // It may send none, and then is told after this.
+        drop(timeout(FIRST_FRAME, body.frame()).await);
+    }
+    status.response()
 }
 
 fn not_post(method: &Method) -> Response<Body> {
@@ -302,7 +318,7 @@ impl Call {
         Box::pin(async move {
             self.serve(request, async |messages| {
                 let ended = Ended::begin(self.front.metrics.clone(), self.route.index);
-                let end = StreamEnd {
+                let mut end = StreamEnd {
                     stopping: self.front.stopping(),
                     leaderless: self.requires_leader.then(|| self.front.leaderless()),
                     deadline: self.deadline,
@@ -311,7 +327,12 @@ impl Call {
                     self.admit().await?;
                     open(messages).await
                 };
-                match opened.await {
+                // Its request may never come to its end.
+                let opened = tokio::select! {
+                    opened = opened => opened,
+                    status = end.reached() => Err(status),
+                };
+                match opened {
                     Ok(inner) => Ok(bounded(inner, end, ended)),
                     Err(status) => {
                         ended.with(status.code);

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is sent to keep others from being served: floods of frames, connections that say nothing, requests that are
+//! refused as fast as they can be sent.
+//!
+//! Owns      the attacks, one client beside them that writes one key after the other, and the figures of both.
+//! Holds     1. beside every attack someone else is served, and after it at once again;
+//!           2. after every attack the same daemon is there, has said nothing of a panic, and is not larger than a
+//!              bound.
+//! Never     fails for a time that only a quiet machine can promise: those are printed, and what hangs fails.
+
+use crate::{
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call,
+        field, frame,
+    },
+    support::{Daemon, quiet_end, run, until},
+};
+use bytes::Bytes;
+use cairn_proto::etcdserverpb as pb;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::SendRequest;
+use prost::Message as _;
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// An attack is ended by then, or never.
+const ATTACK_BYTES_MAX: usize = 64 << 20;
+/// What a daemon may grow by, whatever it is sent.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// After an attack others are served as before.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// What is no longer slow, but hangs.
+const HANGS: Duration = Duration::from_secs(50);
+/// How much longer others may wait beside an attack.
+const SLOWER_MAX: f64 = 2.0;
+/// How long the client is watched without an attack.
+const ALONE: Duration = Duration::from_millis(300);
+const PUT: &str = "/etcdserverpb.KV/Put";
+
+/// How an attack goes: what is sent first, and then again and again.
+struct Attack {
+    name: &'static str,
+    first: fn() -> Vec<u8>,
+    /// The n-th step.
+    step: fn(u32) -> Vec<u8>,
+    /// Whether the server is to end the connection, and not only what is wrong in it.
+    ends: bool,
+}
+
+fn nothing() -> Vec<u8> {
+    Vec::new()
+}
+
+/// The n-th stream that a client opens.
+fn stream(n: u32) -> u32 {
+    2 * n + 1
+}
+
+const ATTACKS: &[Attack] = &[
+    // CVE-2023-44487
+    Attack {
+        name: "rapid reset",
+        first: nothing,
+        step: |n| {
+            let head = frame(HEADERS, END_HEADERS, stream(n), &call(PUT));
+            [head, frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat()
+        },
+        ends: true,
+    },
+    // CVE-2025-8671: a window of a stream that grows by nothing makes the server reset it.
+    Attack {
+        name: "made you reset",
+        first: nothing,
+        step: |n| {
+            let head = frame(HEADERS, END_HEADERS, stream(n), &call(PUT));
+            [head, frame(WINDOW_UPDATE, 0, stream(n), &0u32.to_be_bytes())].concat()
+        },
+        ends: true,
+    },
+    // RUSTSEC-2024-0332
+    Attack {
+        name: "continuation flood",
+        first: || frame(HEADERS, 0, 1, &call(PUT)),
+        step: |n| frame(CONTINUATION, 0, 1, &field(&format!("x-{n}"), &"v".repeat(100)).repeat(100)),
+        ends: true,
+    },
+    Attack { name: "ping flood", first: nothing, step: |_| frame(PING, 0, 0, &[7; 8]), ends: true },
+    Attack {
+        name: "settings flood",
+        first: nothing,
+        step: |n| frame(SETTINGS, 0, 0, &[&[0, 4][..], &(1 + n % 1000).to_be_bytes()].concat()),
+        ends: true,
+    },
+    Attack {
+        name: "empty data",
+        first: || frame(HEADERS, END_HEADERS, 1, &call(PUT)),
+        step: |_| frame(DATA, 0, 1, &[]),
+        ends: true,
+    },
+    // One large field put into the table (0x40), then named four thousand times (0xbe).
+    Attack {
+        name: "header bomb",
+        first: || {
+            let large = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1d], &[b'v'; 3872][..]].concat();
+            frame(HEADERS, END_HEADERS, 1, &[call(PUT), large].concat())
+        },
+        step: |n| frame(HEADERS, END_HEADERS, stream(n + 1), &[call(PUT), vec![0xbe; 4000]].concat()),
+        ends: false,
+    },
+];
+
+impl Attack {
+    /// Carries it out; how many bytes were sent before the connection was ended, or `None` if it was not.
+    async fn run(&self, address: &str, steps: u32) -> Option<usize> {
+        let connection = TcpStream::connect(address).await.expect("it listens");
+        let (mut answers, mut out) = connection.into_split();
+        // What is answered is read, so that nobody waits for room.
+        let drain = tokio::spawn(async move {
+            let mut rest = vec![0; 1 << 16];
+            while answers.read(&mut rest).await.is_ok_and(|len| len > 0) {}
+        });
+        let begin = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), (self.first)()].concat();
+        let mut sent = begin.len();
+        let mut ended = out.write_all(&begin).await.is_err();
+        for n in 0..steps {
+            if ended || drain.is_finished() || sent > ATTACK_BYTES_MAX {
+                break;
+            }
+            let step = (self.step)(n);
+            sent += step.len();
+            ended = out.write_all(&step).await.is_err();
+        }
+        if !self.ends {
+            return None;
+        }
+        let over = ended || tokio::time::timeout(RECOVERY, drain).await.is_ok();
+        over.then_some(sent)
+    }
+}
+
+/// The resident memory of a daemon that no file backs.
+fn memory(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid_number())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+}
+
+/// Puts one after the other until it is told to stop; the times that they took.
+async fn bystander(daemon: &Daemon, mut stop: tokio::sync::watch::Receiver<bool>) -> Vec<Duration> {
+    let mut kv = daemon.kv().await;
+    let mut times = Vec::new();
+    while !*stop.borrow_and_update() {
+        let begin = Instant::now();
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        kv.put(put).await.expect("others are served");
+        times.push(begin.elapsed());
+    }
+    times
+}
+
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+/// Does something while somebody else puts; how long one of their puts took, and what came of it.
+async fn watched<T>(daemon: &Daemon, doing: impl Future<Output = T>) -> (Duration, T) {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (times, done) = tokio::join!(bystander(daemon, stopped), async {
+        let done = doing.await;
+        stop.send_replace(true);
+        done
+    });
+    assert!(!times.is_empty(), "nobody else was served");
+    (p99(times), done)
+}
+
+/// A figure of the scorecard that fails nothing here: a machine with others on it keeps no such time.
+fn figure(name: &str, value: f64, most: f64) {
+    let met = if value <= most { "ok" } else { "miss" };
+    println!("score: {name} {value:.2} <={most} {met}");
+}
+
+/// Carries out one attack beside the client, and holds what became of the daemon against the bounds.
+async fn attack<T>(daemon: &Daemon, name: &str, before: u64, attack: impl Future<Output = T>) -> T {
+    let (alone, ()) = watched(daemon, tokio::time::sleep(ALONE)).await;
+    let (beside, done) = watched(daemon, attack).await;
+    let begin = Instant::now();
+    let put = pb::PutRequest { key: "after".into(), ..Default::default() };
+    daemon.kv().await.put(put).await.expect("it recovers");
+    let recovery = begin.elapsed();
+    assert!(recovery < HANGS, "{name}: {recovery:?} until others were served again");
+    let grown = until(async || {
+        let grown = memory(daemon).saturating_sub(before);
+        (grown <= GROWTH_BYTES_MAX).then_some(grown)
+    })
+    .await;
+    let name = name.replace(' ', "-");
+    println!("{name}: a put took {alone:?} alone and {beside:?} beside it (p99); {} KiB larger", grown >> 10);
+    figure(&format!("dos-{name}-p99-ratio"), beside.as_secs_f64() / alone.as_secs_f64(), SLOWER_MAX);
+    figure(&format!("dos-{name}-recovery-s"), recovery.as_secs_f64(), RECOVERY.as_secs_f64());
+    done
+}
+
+#[test]
+fn s23_dos_floods_of_frames_end_their_connection_and_nobody_elses() {
+    let daemon = Daemon::start(&[]);
+    run(async {
+        let address = &daemon.clients[0];
+        let before = memory(&daemon);
+        for flood in ATTACKS {
+            let times = async {
+                let mut ended = Vec::new();
+                for _ in 0..3 {
+                    ended.push(flood.run(address, if flood.ends { 200_000 } else { 200 }).await);
+                }
+                ended
+            };
+            let ended = attack(&daemon, flood.name, before, times).await;
+            println!("{}: ended after {ended:?} bytes", flood.name);
+            assert!(!flood.ends || ended.iter().all(Option::is_some), "{} goes on for ever", flood.name);
+        }
+        println!("score: dos-floods {} >=7 ok", ATTACKS.len());
+        assert!(ATTACKS.len() >= 7);
+    });
+    quiet_end(daemon);
+}
+
+/// Connections of one kind that are held open.
+const SILENT: usize = 150;
+
+#[test]
+fn s18_s19_dos_connections_that_say_little_hold_up_nobody() {
+    // Nothing, a preface and a head that do not come to their end, and a stream that is begun and never ended.
+    let begun = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &call(PUT))].concat();
+    let kinds: [(&str, &[u8]); 4] = [
+        ("silence", b""),
+        ("slow preface", &PREFACE[..12]),
+        ("slow head", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: "),
+        ("slow body", &begun),
+    ];
+    let daemon = Daemon::start(&[]);
+    run(async {
+        let before = memory(&daemon);
+        let mut open = Vec::new();
+        for (name, said) in kinds {
+            let many = async {
+                for _ in 0..SILENT {
+                    let mut stream = TcpStream::connect(&daemon.clients[0]).await.expect("it listens");
+                    stream.write_all(said).await.expect("written");
+                    open.push(stream);
+                }
+                tokio::time::sleep(ALONE).await;
+            };
+            attack(&daemon, name, before, many).await;
+        }
+        println!("score: dos-silent-connections {} >=600 ok", open.len());
+        assert!(open.len() >= 600);
+    });
+    quiet_end(daemon);
+}
+
+/// Refused requests of one kind, at least; and of those that are refused before they are read, more than the streams
+/// that a client may have reset.
+const REFUSED_MIN: usize = 200;
+const UNREAD_MIN: usize = 2_000;
+const UNIMPLEMENTED: u32 = 12;
+/// How long they are sent for.
+const FLOOD: Duration = Duration::from_millis(800);
+/// Calls under way at once.
+const AT_ONCE: usize = 16;
+
+/// One connection on which calls are made as fast as they are answered.
+async fn flood(address: &str, path: &str, token: &str, body: &[u8], code: u32) -> usize {
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.expect("it speaks HTTP/2");
+    let driver = tokio::spawn(connection);
+    let begin = Instant::now();
+    let (least, mut count) = (if code == UNIMPLEMENTED { UNREAD_MIN } else { REFUSED_MIN }, 0);
+    while begin.elapsed() < FLOOD || count < least {
+        let one = |mut sender: SendRequest<Full<Bytes>>| async move {
+            let request = http::Request::post(format!("http://{address}{path}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("token", token)
+                .body(Full::new(Bytes::copy_from_slice(body)))
+                .expect("a request");
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let trailers = body.collect().await?.trailers().cloned();
+            let status = tonic::Status::from_header_map(&trailers.unwrap_or(head.headers));
+            assert_eq!(status.expect("a status").code() as u32, code, "{path}");
+            Ok::<_, hyper::Error>(())
+        };
+        let calls = (0..AT_ONCE).map(|_| one(sender.clone()));
+        if let Some(error) = futures_util::future::join_all(calls).await.into_iter().find_map(Result::err) {
+            panic!("{path}: after {count} calls {error:?}; the connection: {:?}", driver.await);
+        }
+        count += AT_ONCE;
+    }
+    assert!(!driver.is_finished(), "{path}: the connection was ended");
+    count
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
+}
+
+#[test]
+fn s21_s22_s24_s25_dos_requests_that_are_refused_hold_up_nobody() {
+    let daemon = Daemon::start(&["--bcrypt-cost=4"]);
+    let put = pb::PutRequest { key: "k".into(), ..Default::default() }.encode_to_vec();
+    let empty = pb::AuthRoleGrantPermissionRequest {
+        name: "r".into(),
+        perm: Some(cairn_proto::authpb::Permission { key: "b".into(), range_end: "a".into(), perm_type: 0 }),
+    };
+    // A group inside a group, a hundred and fifty times.
+    let deep = [vec![0x7b; 150], vec![0x7c; 150]].concat();
+    let noise = vec![0xff; 4096];
+    // A token that is as long as a token may be, and more.
+    let (long, grant) = ("x".repeat(20_000), "/etcdserverpb.Auth/RoleGrantPermission");
+    let kinds: [(&str, &str, &str, Vec<u8>, u32); 6] = [
+        ("odd paths", "/etcdserverpb.KV//Put", "", framed(&put), UNIMPLEMENTED),
+        ("deep messages", "/etcdserverpb.KV/Txn", "", framed(&deep), 13),
+        ("noise", PUT, "", framed(&noise), 13),
+        ("huge lengths", PUT, "", vec![0, 0x80, 0, 0, 0], 8),
+        ("empty ranges", grant, "", framed(&empty.encode_to_vec()), 3),
+        ("long tokens", "/etcdserverpb.KV/Range", &long, framed(&[]), 3),
+    ];
+    run(async {
+        let before = memory(&daemon);
+        let mut refused = 0;
+        for (name, path, token, body, code) in &kinds {
+            let address = &daemon.clients[0];
+            refused += attack(&daemon, name, before, flood(address, path, token, body, *code)).await;
+        }
+        println!("score: dos-refused-requests {refused} >={} ok", REFUSED_MIN * kinds.len());
+    });
+    quiet_end(daemon);
+}
