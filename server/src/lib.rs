@@ -13,7 +13,7 @@ pub mod exit;
 mod files;
 pub mod front;
 pub mod jwt;
-mod listen;
+pub mod listen;
 pub mod log;
 pub mod member;
 pub mod metrics;

@@ -7,7 +7,7 @@
 //!           2. a socket file that someone still answers on is never removed.
 //! Never     looks into a request.
 
-mod meter;
+pub mod meter;
 mod stream;
 
 use crate::{
@@ -376,7 +376,8 @@ async fn serve_stream(
     }
 }
 
-fn builder(config: &Config, role: Role) -> auto::Builder<TokioExecutor> {
+/// How connections of a listener are served: with what tonic and hyper leave open.
+pub fn builder(config: &Config, role: Role) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if role == Role::ClientGrpc {
         builder = builder.http2_only();
