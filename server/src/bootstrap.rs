@@ -4,7 +4,8 @@
 //! Owns      what others are asked before the data directory is touched.
 //! Holds     1. who others know to have run already does not begin with an empty disk (R27): it would not know what
 //!              it promised;
-//!           2. a member that joins takes its id and its cluster's from those that run (BO-5).
+//!           2. a member that joins takes its id and its cluster's from those that run (BO-5);
+//!           3. nothing new is begun where a member was to go on with what it has (FN-1).
 //! Never     is asked again by a member that has its store: its log says who it is (BO-1).
 
 use crate::{
@@ -46,6 +47,13 @@ pub async fn beginning(config: &Config) -> Result<Beginning, String> {
             beginning.peers.clear();
         }
         return Ok(beginning);
+    }
+    if config.force_new_cluster {
+        return Err(format!(
+            "--force-new-cluster needs the data of a member, and there is none in {}: name the data directory of one, \
+             or begin without the flag",
+            config.data_dir.display()
+        ));
     }
     if !config.found_cluster {
         return join(config).await;

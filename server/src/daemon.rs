@@ -21,7 +21,7 @@ use crate::{
     signals::{self, Signal},
     tls::{Tls, expiry, load::TlsError, made},
 };
-use cairn_core::{boot::BootError, replica::log::LogError, state::Fatal};
+use cairn_core::{boot::BootError, force::ForceRefused, replica::log::LogError, state::Fatal};
 use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
 use std::{
     fs,
@@ -466,6 +466,7 @@ async fn watch_descriptors(log: Log) {
 fn member_config(config: &Config, beginning: Beginning) -> MemberConfig {
     MemberConfig {
         start: beginning.start,
+        force_new_cluster: config.force_new_cluster,
         known_peers: beginning.peers,
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),
@@ -503,12 +504,16 @@ fn status_of(error: &StartError) -> ExitStatus {
         StartError::MadeByEtcd(_) => ExitStatus::DataForeign,
         StartError::InUse(_) => ExitStatus::DataInUse,
         StartError::Access { .. } => ExitStatus::DataUnreadable,
-        StartError::Keys(_) | StartError::Boot(BootError::IdZero | BootError::IdTwice(_)) => {
-            ExitStatus::Refused
-        }
+        StartError::Keys(_)
+        | StartError::Boot(
+            BootError::IdZero
+            | BootError::IdTwice(_)
+            | BootError::Force(ForceRefused::Removed(_) | ForceRefused::Change { .. }),
+        ) => ExitStatus::Refused,
         StartError::Boot(
             BootError::Engine(error)
             | BootError::Log(LogError::Engine(error))
+            | BootError::Force(ForceRefused::Log(LogError::Engine(error)))
             | BootError::State(Fatal::Engine(error)),
         ) => status_of_engine(error),
         StartError::Boot(_) | StartError::Diverged { .. } => ExitStatus::DataDamaged,

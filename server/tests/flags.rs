@@ -407,10 +407,6 @@ fn bad_configurations_are_refused_with_the_flag() {
         ),
         ("--max-request-bytes=4294967296", "--max-request-bytes=4294967296 is more than a message can hold"),
         ("--discovery-srv=example.com", "--discovery-srv=example.com is refused: discovery is not there yet"),
-        (
-            "--force-new-cluster",
-            "--force-new-cluster=true is refused: a member cannot be cut out of its cluster yet",
-        ),
     ] {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         assert_eq!(judge(&arguments).map(|_| ()), Err(ConfigError(text.into())), "{line}");

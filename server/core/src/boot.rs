@@ -8,6 +8,7 @@
 //! Never     starts a thread, or touches a file but through the engine.
 
 use crate::{
+    force::{ForceRefused, Forcing, forcing},
     ids::{ClusterId, MemberId},
     lessor::{Lessor, min_ttl_s},
     replica::{
@@ -39,6 +40,8 @@ pub struct BootConfig {
     pub cluster_token: String,
     /// How a member without a log becomes one of its cluster.
     pub start: Start,
+    /// The others are gone for ever: this one is to be the only member of its cluster.
+    pub force_new_cluster: bool,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub pre_vote: bool,
@@ -88,6 +91,8 @@ pub enum BootError {
     Replica(#[from] StartRefused),
     #[error("{0}")]
     State(#[from] Fatal),
+    #[error("{0}")]
+    Force(#[from] ForceRefused),
     #[error("the first entry of the log: {0}")]
     FirstEntry(String),
 }
@@ -96,6 +101,8 @@ pub enum BootError {
 pub struct Booted<A, R> {
     pub member_id: MemberId,
     pub cluster_id: ClusterId,
+    /// It was made the only member of its cluster, by entries that are committed up to here.
+    pub forced: Option<u64>,
     pub db: Db,
     pub wal: Arc<Wal>,
     pub state: State,
@@ -147,6 +154,7 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         (None, Start::Join { cluster_id, .. }) if wal.last_index() == 0 => *cluster_id,
         (None, _) => cluster_in_log(&*wal)?,
     };
+    let forced = if config.force_new_cluster { force(&config, &wal, &state, member_id)? } else { None };
     let (mut voters, learners) = state.cluster().members.voters_and_learners();
     if state.cluster().members.is_removed(member_id.0) {
         // Until its peers say so it helps them as before: they may not know yet.
@@ -168,7 +176,25 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     };
     let log: Arc<dyn Log> = wal.clone();
     let replica = Replica::new(replica_config, log)?;
-    Ok(Booted { member_id, cluster_id, db, wal, state, lessor, replica })
+    Ok(Booted { member_id, cluster_id, forced, db, wal, state, lessor, replica })
+}
+
+/// Appends what makes this member the only one, if there are others; up to where it is committed.
+fn force(
+    config: &BootConfig,
+    wal: &Wal,
+    state: &State,
+    member_id: MemberId,
+) -> Result<Option<u64>, BootError> {
+    let (_, hard_state) = wal.state();
+    let promise = Promise { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
+    let members = state.cluster().members.clone();
+    let (applied, _) = state.applied();
+    let forcing = forcing(wal, members, member_id, &config.peer_urls, applied, promise)?;
+    let Some(Forcing { entries, promise }) = forcing else { return Ok(None) };
+    Log::append(wal, &entries, Some(promise))?;
+    wal.sync()?;
+    Ok(Some(promise.commit))
 }
 
 fn open_both(config: &BootConfig, wal_options: WalOptions) -> Result<Files, BootError> {

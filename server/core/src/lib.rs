@@ -13,6 +13,7 @@ pub mod compactor;
 pub mod convert;
 pub mod divergence;
 pub mod door;
+pub mod force;
 pub mod ids;
 pub mod lessor;
 #[cfg(feature = "mutants")]

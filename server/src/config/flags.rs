@@ -388,7 +388,7 @@ pub const FLAGS: &[Flag] = &[
         "instance id put on spans; unique per member"),
     flag("distributed-tracing-sampling-rate", Observing, Int, "0", "distributed-tracing-sampling-rate", Refused("traces are not there yet"),
         "sampled spans per million, on top of sampled parents"),
-    flag("force-new-cluster", Other, Bool, "false", "force-new-cluster", Refused("a member cannot be cut out of its cluster yet"),
+    flag("force-new-cluster", Other, Bool, "false", "force-new-cluster", Maps("without the data of a member the start is refused, and what the log holds is kept"),
         "restart as a one-member cluster keeping the data; disaster recovery only"),
     flag("unsafe-no-fsync", Other, Bool, "false", "unsafe-no-fsync", Refused("no write is acknowledged before it is on disk"),
         "skip fsync; loses data on a crash"),

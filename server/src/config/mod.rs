@@ -90,6 +90,8 @@ pub struct Config {
     pub cluster_token: String,
     /// Whether the first boot may found a cluster.
     pub found_cluster: bool,
+    /// Whether a member that has data goes on without all others.
+    pub force_new_cluster: bool,
     /// `--initial-cluster`: the members that the cluster begins with, by name.
     pub initial_cluster: BTreeMap<String, Vec<String>>,
     pub auto_compaction: AutoCompaction,
@@ -219,6 +221,7 @@ impl Config {
             advertise_client: read.announced("advertise-client-urls")?,
             cluster_token: read.text("initial-cluster-token").to_owned(),
             found_cluster: found_cluster(&read)?,
+            force_new_cluster: read.bool("force-new-cluster"),
             initial_cluster: BTreeMap::new(),
             auto_compaction: auto_compaction(&read)?,
             progress_interval: match read.duration("watch-progress-notify-interval")? {

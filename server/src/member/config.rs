@@ -36,6 +36,8 @@ pub struct MemberConfig {
     pub cluster_token: String,
     /// How a member without a log becomes one of its cluster.
     pub start: Start,
+    /// `--force-new-cluster`: one that has a log is to be the only member of its cluster.
+    pub force_new_cluster: bool,
     /// Where others are, by id, until this member has heard of itself.
     pub known_peers: BTreeMap<u64, Vec<String>>,
     pub heartbeat_ms: u64,
@@ -76,6 +78,7 @@ impl MemberConfig {
             client_urls: vec!["http://localhost:2379".to_owned()],
             cluster_token: "etcd-cluster".to_owned(),
             start: Start::New { others: Vec::new() },
+            force_new_cluster: false,
             known_peers: BTreeMap::new(),
             heartbeat_ms: 100,
             election_ms: 1000,

@@ -105,6 +105,7 @@ fn open(config: MemberConfig) -> Result<Opened, StartError> {
         peer_urls: config.peer_urls.clone(),
         cluster_token: config.cluster_token.clone(),
         start: config.start.clone(),
+        force_new_cluster: config.force_new_cluster,
         heartbeat_ms: config.heartbeat_ms,
         election_ms: config.election_ms,
         pre_vote: config.pre_vote,
@@ -185,7 +186,7 @@ impl Member {
 
     fn run(opened: Opened, observer: Arc<dyn Observer>, runtime: Handle) -> Result<Member, StartError> {
         let Opened { config, dir, overlay_bytes, booted, jwt } = opened;
-        let Booted { member_id, cluster_id, db, wal, state, lessor, replica } = booted;
+        let Booted { member_id, cluster_id, forced, db, wal, state, lessor, replica } = booted;
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let reader = state.reader();
         let hub_options = HubOptions {
@@ -239,6 +240,14 @@ impl Member {
             led: watch_channel::Sender::new(false),
             dir,
         });
+        if let Some(commit) = forced {
+            let fields = [
+                ("cluster-id", cluster_id.to_string()),
+                ("local-member-id", member_id.to_string()),
+                ("commit-index", commit.to_string()),
+            ];
+            shared.log(Level::Info, "forcing restart member", &fields);
+        }
         shared.note_cluster(state.cluster());
         let is_removed = state.cluster().members.is_removed(member_id.0);
         let mut threads = Vec::new();

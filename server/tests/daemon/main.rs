@@ -7,6 +7,7 @@ mod cluster;
 mod divergence;
 mod dos;
 mod election;
+mod force;
 mod frames;
 mod hostile;
 mod http;

@@ -138,7 +138,7 @@ impl Members {
     }
 
     pub fn spawn(&self, i: usize, dir: TempDir) -> Daemon {
-        Daemon::spawn(dir, &self.flags[i].iter().map(String::as_str).collect::<Vec<_>>())
+        self.spawn_with(i, dir, &[])
     }
 
     /// The same with these flags, too.

@@ -31,7 +31,7 @@ async fn healthy<T, F: Future<Output = Result<Response<T>, Status>>>(ask: impl F
     .await
 }
 
-async fn add(through: &Place, place: &Place, is_learner: bool) -> pb::MemberAddResponse {
+pub async fn add(through: &Place, place: &Place, is_learner: bool) -> pb::MemberAddResponse {
     let cluster = through.cluster().await;
     healthy(|| {
         let mut cluster = cluster.clone();

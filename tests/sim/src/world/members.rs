@@ -108,6 +108,7 @@ impl World {
             peer_urls: host.peer_urls.clone(),
             cluster_token: TOKEN.to_owned(),
             start: host.start.clone(),
+            force_new_cluster: false,
             heartbeat_ms: TICK_MS,
             election_ms: 10 * TICK_MS,
             pre_vote: true,
