@@ -94,6 +94,7 @@ fn text(path: &Path) -> &str {
 async fn identity(client: &mut Client) -> (u64, u64, i64) {
     let members = client.cluster.member_list(MemberListRequest::default()).await.expect("lists").into_inner();
     assert_eq!(members.members.len(), 1);
+    assert!(!members.members[0].is_learner, "what is made of a copy has a voter");
     let header = members.header.expect("a header");
     let ask = LeaseTimeToLiveRequest { id: LEASE, keys: false };
     let lease = client.lease.lease_time_to_live(ask).await.expect("is told").into_inner();
@@ -216,6 +217,7 @@ async fn hash(client: &mut Client, revision: i64) -> (u32, i64) {
     (answer.hash, answer.compact_revision)
 }
 
+// rule: LR-8
 #[tokio::test]
 async fn a_daemon_starts_on_a_store_that_was_loaded_anew() {
     let temp = tempfile::tempdir().expect("a temporary directory");

@@ -266,12 +266,7 @@ fn founders(
         all.map(|urls| (MemberId::at_bootstrap(urls, cluster_token), urls)).collect();
     members.sort_unstable();
     let ids: Vec<MemberId> = members.iter().map(|(id, _)| *id).collect();
-    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(BootError::IdTwice(twice[0]));
-    }
-    if ids[0].0 == 0 {
-        return Err(BootError::IdZero);
-    }
+    check_ids(&ids)?;
     let cluster_id = ClusterId::of_initial(&ids);
     let change = |(id, urls): (MemberId, &[String])| {
         let raft_attributes = RaftAttributes { peer_urls: urls.to_vec(), is_learner: false };
@@ -289,6 +284,17 @@ fn founders(
         }
     };
     Ok(members.into_iter().map(change).collect())
+}
+
+/// ID-4, of ids in their order.
+fn check_ids(ids: &[MemberId]) -> Result<(), BootError> {
+    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(BootError::IdTwice(twice[0]));
+    }
+    if ids.first() == Some(&MemberId(0)) {
+        return Err(BootError::IdZero);
+    }
+    Ok(())
 }
 
 /// The cluster's id from the first entry, which is not applied yet.
@@ -315,4 +321,25 @@ pub fn draw(seed: u64, n: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // rule: ID-4
+    #[test]
+    fn initial_members_have_ids_of_their_own_and_none_is_zero() {
+        let told = |ids: &[u64]| {
+            let ids: Vec<MemberId> = ids.iter().copied().map(MemberId).collect();
+            check_ids(&ids).map_err(|refused| refused.to_string())
+        };
+        assert_eq!(told(&[1, 2, 3]), Ok(()));
+        assert_eq!(told(&[0, 2]), Err("cannot use 0 as member id: change a peer URL".to_owned()));
+        let twice = "member exists with identical ID 2: two initial members have the same peer URLs";
+        assert_eq!(told(&[1, 2, 2]), Err(twice.to_owned()));
+        let urls = |host: &str| vec![format!("http://{host}:2380")];
+        assert!(founders(&urls("a"), "t", &[urls("b")]).is_ok());
+        assert!(matches!(founders(&urls("a"), "t", &[urls("a")]), Err(BootError::IdTwice(_))));
+    }
 }

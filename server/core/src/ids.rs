@@ -129,6 +129,14 @@ mod tests {
         assert_eq!(at, MemberId(first_eight(Sha1::new_with_prefix("http://a:1http://b:11700000000"))));
     }
 
+    // rule: BO-8
+    #[test]
+    fn the_token_makes_other_ids_of_the_same_urls() {
+        let ids = ["a", "b"].map(|token| MemberId::at_bootstrap(&["http://a:1"], token));
+        assert_ne!(ids[0], ids[1]);
+        assert_ne!(ClusterId::of_initial(&ids[..1]), ClusterId::of_initial(&ids[1..]));
+    }
+
     // rule: ID-1
     #[test]
     fn the_order_of_the_urls_does_not_matter() {

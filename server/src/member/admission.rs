@@ -60,7 +60,7 @@ impl Admission {
 mod tests {
     use super::*;
 
-    // rule: LIMIT-4
+    // rule: LIMIT-4, RT-6, SR-7
     #[tokio::test]
     async fn a_state_that_is_more_than_five_thousand_entries_behind_refuses() {
         let admission = Admission::default();

@@ -249,6 +249,7 @@ const REFUSALS: [WireError; 4] =
 // rule: AUTH-1
 // rule: AUTH-5
 // rule: AUTH-8
+// rule: CL-10
 // rule: COMPACT-13
 // rule: HASH-19
 // rule: LOCK-13

@@ -32,7 +32,7 @@ fn get(key: impl Into<Bytes>, serializable: bool) -> pb::RangeRequest {
     pb::RangeRequest { key: key.into(), serializable, ..Default::default() }
 }
 
-// rule: BO-4, CL-13, HASH-17, LEASE-15, LEASE-22, LEASE-23, MT-8, RT-11, SD-6
+// rule: BO-4, CL-13, HASH-17, LEASE-15, LEASE-22, LEASE-23, MT-8, RT-11, RT-12, SD-6
 #[test]
 fn three_members_are_one_store() {
     run(async {

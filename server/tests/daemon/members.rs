@@ -99,12 +99,18 @@ pub struct Members {
 impl Members {
     /// Starts a cluster of so many, all there from its beginning, with these flags beside those of their places.
     pub fn start(count: usize, more: &[&str]) -> Members {
+        Members::start_each(count, |_| more)
+    }
+
+    /// The same, where each has flags of its own.
+    pub fn start_each<'a>(count: usize, more: impl Fn(usize) -> &'a [&'a str]) -> Members {
         let places: Vec<Place> = (0..count).map(|i| Place::new(format!("m{i}"))).collect();
         let named: Vec<String> = places.iter().map(Place::named).collect();
         let mut members = Members { places: Vec::new(), flags: Vec::new(), running: Vec::new() };
         let mut spawned = Vec::new();
         for place in places {
-            let flags = place.flags(&named).into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
+            let own = more(spawned.len()).iter().map(|flag| (*flag).to_owned());
+            let flags = place.flags(&named).into_iter().chain(own);
             members.flags.push(flags.collect());
             members.places.push(place);
             spawned.push(members.spawn(spawned.len(), tempfile::tempdir().expect("a directory")));

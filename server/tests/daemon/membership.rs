@@ -5,6 +5,7 @@
 //! Never     waits for a time: a change that is refused because the cluster is young is asked for again.
 
 use crate::{
+    http::get,
     members::{Members, Place, run},
     support::until,
 };
@@ -54,7 +55,7 @@ fn put(key: &str) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: "v".into(), ..Default::default() }
 }
 
-// rule: BO-5, BO-7, CL-1, CL-2, CL-4, CL-11, ID-5, SD-13, SR-4
+// rule: BO-5, BO-7, CL-1, CL-2, CL-4, CL-11, ID-5, SD-13, SR-4, SR-7
 #[test]
 fn a_member_that_is_lost_is_replaced_by_another() {
     run(async {
@@ -111,7 +112,7 @@ async fn healthy_refusal(through: &Place, wanted: pb::MemberAddRequest) -> (Code
     .await
 }
 
-// rule: CL-6, CL-7, CL-8, KV-26, LR-1, LR-2, LR-3, LR-6
+// rule: CL-6, CL-7, CL-8, KV-26, LR-1, LR-2, LR-3, LR-5, LR-6
 #[test]
 fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
     run(async {
@@ -154,6 +155,11 @@ fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
         assert_eq!(told(watch), no, "nor a stream");
         let list = pb::MemberListRequest { linearizable: false };
         assert_eq!(told(learner.cluster().await.member_list(list).await), no);
+        let address = learner.client.strip_prefix("http://").expect("a URL");
+        let (live, ready) = (get(address, "/livez").await, get(address, "/readyz").await);
+        assert_eq!((live.status, ready.status), (200, 503), "{}", ready.body);
+        assert!(ready.body.contains("[-]non_learner failed: not supported for learner\n"), "{}", ready.body);
+
         let to = pb::MoveLeaderRequest { target_id: id };
         let bad = "etcdserver: bad leader transferee".to_owned();
         let mut maintenance = members.place(leader).maintenance().await;
@@ -166,6 +172,7 @@ fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
         let promoted = promoted.await.into_inner().members;
         assert!(promoted.len() == 4 && promoted.iter().all(|member| !member.is_learner));
         until(|| async { learner.kv().await.put(put("k")).await.ok() }).await;
+        assert_eq!(get(address, "/readyz").await.status, 200);
         assert_eq!(members.hashes().await.len(), 1);
 
         // Other URLs are taken as they come.
@@ -203,6 +210,25 @@ fn a_member_that_is_removed_says_so_and_ends_also_if_it_leads() {
             (Code::NotFound, "etcdserver: member not found".to_owned()),
             "it is gone for ever"
         );
+    });
+}
+
+// rule: SR-6, SR-8
+#[test]
+fn whether_a_change_endangers_the_quorum_is_for_the_member_to_say_that_is_asked() {
+    run(async {
+        let lax: &[&str] = &["--strict-reconfig-check=false"];
+        let mut members = Members::start_each(3, |i| if i == 0 { lax } else { &[] });
+        drop(members.kill(2));
+        members.leader().await;
+        let wanted = |n: u16| pb::MemberAddRequest {
+            peer_urls: vec![format!("http://127.0.0.1:{n}")],
+            is_learner: true,
+        };
+        let refused = told(members.place(1).cluster().await.member_add(wanted(1)).await);
+        assert_eq!(refused, (Code::Unavailable, "etcdserver: unhealthy cluster".to_owned()));
+        let added = members.place(0).cluster().await.member_add(wanted(1)).await.expect("it does not ask");
+        assert_eq!(added.into_inner().members.len(), 4);
     });
 }
 
@@ -260,7 +286,7 @@ async fn ask_of(url: &str, method: &str, path: &str, body: &str, cluster: Option
     (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
 }
 
-// rule: HT-9, CL-7, CL-15, CO-2, HASH-20
+// rule: HT-9, CL-7, CL-15, CO-2, HASH-20, RT-15
 #[test]
 fn the_peer_port_answers_as_etcds_does() {
     run(async {
@@ -297,6 +323,10 @@ fn the_peer_port_answers_as_etcds_does() {
             ("GET", "/health", "", (404, "404 page not found\n")),
             ("GET", "/metrics", "", (404, "404 page not found\n")),
             ("GET", "/", "", (404, "404 page not found\n")),
+            // Members talk in another way, at other paths.
+            ("POST", "/raft", "", (404, "404 page not found\n")),
+            ("POST", "/raft/snapshot", "", (404, "404 page not found\n")),
+            ("GET", "/raft/stream/msgapp/1", "", (404, "404 page not found\n")),
         ] {
             let (status, text) = ask(&url, method, path, body).await;
             assert_eq!((status, &text[..]), expected, "{method} {path} {body:?}");

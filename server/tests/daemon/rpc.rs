@@ -65,6 +65,7 @@ fn unknown_paths_and_missing_methods_are_unimplemented() {
     });
 }
 
+// rule: RT-7
 // rule: LIMIT-1
 // rule: LIMIT-2
 // rule: LIMIT-3

@@ -165,6 +165,7 @@ fn a_lease_past_its_deadline_is_not_revived() {
 // rule: KV-29
 // rule: KV-30
 // rule: KV-31
+// rule: RT-13
 #[test]
 fn a_range_in_chunks_joins_to_the_whole() {
     const KEYS: usize = 500;

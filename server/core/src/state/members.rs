@@ -209,6 +209,21 @@ mod tests {
         assert!(members.set_attributes(1, Default::default()).is_none());
     }
 
+    // rule: CL-3
+    #[test]
+    fn urls_are_compared_as_texts() {
+        use Kind::*;
+        script(&[
+            (AddVoter, 1, "http://localhost:2380", Ok(())),
+            // The same place by another name is another URL, and so is one with other letters.
+            (AddVoter, 2, "http://127.0.0.1:2380", Ok(())),
+            (AddVoter, 3, "http://LOCALHOST:2380", Ok(())),
+            (AddVoter, 4, "https://localhost:2380", Ok(())),
+            (AddVoter, 5, "http://localhost:2380", Err(errors::PEER_URL_EXIST)),
+            (Update, 4, "http://127.0.0.1:2380", Err(errors::PEER_URL_EXIST)),
+        ]);
+    }
+
     // rule: CL-2, CL-6, LR-1
     #[test]
     fn a_learner_is_promoted_once_and_another_has_to_wait() {

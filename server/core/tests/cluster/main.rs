@@ -5,6 +5,8 @@
 //! Holds     each test names a promise of a replica to its peers, or to a host in a cluster.
 //! Never     needs a disk, a clock or a second thread.
 
+mod timing;
+
 use bytes::Bytes;
 use cairn_core::{
     Command,

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How long replicas wait for each other, and how much is on its way between them.
+//!
+//! Holds     every figure is counted in ticks, messages or bytes: there is no clock.
+//! Never     needs a disk.
+
+use super::*;
+
+const ELECTION_TICKS: u64 = 10;
+
+/// Ticks until a member that hears of nobody asks for votes.
+fn ticks_to_campaign(seed: u64) -> u64 {
+    let founders: Vec<_> = (1..=3).map(|id| change(Kind::AddVoter, id)).collect();
+    let (entries, promise) = bootstrap_entries(&founders);
+    let log = Arc::new(MemLog::default());
+    log.append(&entries, Some(promise)).expect("memory");
+    let mut replica: Replica<(), ()> =
+        Replica::new(config(seed, 3, vec![1, 2, 3], promise), log).expect("it fits");
+    let mut effects = Effects::default();
+    replica.step(0, Input::Applied { index: 3 }, &mut effects);
+    for tick in 1..1_000 {
+        replica.step(0, Input::Tick, &mut effects);
+        if effects.messages.iter().any(|message| message.kind == MessageKind::PreVote as i32) {
+            return tick;
+        }
+    }
+    panic!("it never campaigns");
+}
+
+fn config(seed: u64, applied: u64, voters: Vec<u64>, promise: Promise) -> ReplicaConfig {
+    ReplicaConfig {
+        id: 1,
+        election_ticks: ELECTION_TICKS as usize,
+        heartbeat_ticks: 1,
+        pre_vote: true,
+        seed,
+        boot_nonce: seed,
+        patience_ms: 7_000,
+        applied,
+        voters,
+        learners: Vec::new(),
+        promise,
+    }
+}
+
+// rule: RT-1
+#[test]
+fn an_election_waits_for_one_to_two_timeouts_and_a_leader_without_a_quorum_gives_up_after_one() {
+    let ticks: Vec<u64> = (0..200).map(ticks_to_campaign).collect();
+    let (least, most) = (ticks.iter().min().expect("some"), ticks.iter().max().expect("some"));
+    assert_eq!(
+        (*least, *most),
+        (ELECTION_TICKS, 2 * ELECTION_TICKS - 1),
+        "any of [n, 2n), as the seed has it"
+    );
+
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    cluster.cut = vec![(2, 1), (3, 1)];
+    let lost = (1..).take(100).find(|_| {
+        cluster.tick(1);
+        !cluster.leadership(1).leads
+    });
+    // Whether it hears of a quorum is looked at once a timeout.
+    let lost = lost.expect("it gives up");
+    assert!((ELECTION_TICKS..=2 * ELECTION_TICKS).contains(&lost), "after {lost} ticks");
+}
+
+/// The appends with entries that member 1 has for member 2.
+fn appends(cluster: &mut Cluster) -> Vec<PeerMessage> {
+    cluster.work(1);
+    let sent = std::mem::take(&mut cluster.member(1).effects.messages);
+    let is_append =
+        |m: &PeerMessage| m.to == 2 && m.kind == MessageKind::Append as i32 && !m.entries.is_empty();
+    sent.into_iter().filter(is_append).collect()
+}
+
+fn propose(cluster: &mut Cluster, id: u64, bytes: usize) {
+    let put = cairn_proto::etcdserverpb::PutRequest {
+        key: "k".into(),
+        value: vec![b'v'; bytes].into(),
+        ..Default::default()
+    };
+    let data = Command::Put(put).encode(id);
+    let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried: "put" };
+    cluster.step(1, Input::Propose(vec![proposal]));
+}
+
+// rule: RT-1
+#[test]
+fn at_most_512_appends_are_on_their_way_to_a_follower_and_each_has_at_most_one_mebibyte() {
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    let mut sent = Vec::new();
+    for id in 1..=700 {
+        propose(&mut cluster, id, 1);
+        sent.append(&mut appends(&mut cluster));
+    }
+    assert_eq!(sent.len(), 512, "the follower has answered none");
+
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    cluster.cut = vec![(1, 2)];
+    for id in 1..=6 {
+        propose(&mut cluster, id, 300 << 10);
+    }
+    cluster.settle();
+    cluster.cut.clear();
+    // What was lost is sent anew, as much at once as fits.
+    cluster.step(1, Input::Unreachable { peer: 2 });
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        cluster.now_ms += 100;
+        cluster.step(1, Input::Tick);
+        cluster.work(1);
+        for message in std::mem::take(&mut cluster.member(1).effects.messages) {
+            sent.push(message.clone());
+            cluster.step(message.to, Input::Received(Box::new(message)));
+        }
+        for id in [2, 3] {
+            cluster.work(id);
+            for message in std::mem::take(&mut cluster.member(id).effects.messages) {
+                cluster.step(message.to, Input::Received(Box::new(message)));
+            }
+        }
+    }
+    assert_eq!(cluster.last(2), cluster.last(1));
+    let to_second = sent.iter().filter(|m| m.to == 2 && m.entries.len() > 1);
+    let bytes: Vec<usize> = to_second.map(|m| m.entries.iter().map(|entry| entry.data.len()).sum()).collect();
+    assert!(!bytes.is_empty() && bytes.iter().all(|bytes| *bytes <= 1 << 20), "{bytes:?}");
+}
+
+// rule: CL-12
+#[test]
+fn a_change_of_the_membership_waits_at_its_leader_for_as_long_as_its_caller_does() {
+    let mut cluster = Cluster::led(1);
+    cluster.member(1).hung = true;
+    for (id, learner) in [(5, 2), (6, 3)] {
+        let data = ConfChange { request_id: id, ..change(Kind::AddLearner, learner) }.encode();
+        let kind = EntryKind::ConfChangeV2;
+        let proposal = Proposal { id, kind, leader_only: false, data, carried: "add" };
+        cluster.step(1, Input::Propose(vec![proposal]));
+    }
+    // Ten times as long as a read or a write through another member waits.
+    for _ in 0..700 {
+        cluster.now_ms += 100;
+        cluster.step(1, Input::Tick);
+        cluster.work(1);
+    }
+    assert!(cluster.member(1).refused.is_empty(), "{:?}", cluster.member(1).refused);
+    cluster.member(1).hung = false;
+    cluster.settle();
+    cluster.tick(1);
+    assert_eq!(cluster.carried(1), ["add", "add"]);
+}
