@@ -20,6 +20,7 @@ mod membership;
 mod passwords;
 pub mod peers;
 mod queue;
+mod removed;
 mod shared;
 mod threads;
 mod watch;
@@ -226,6 +227,7 @@ impl Member {
             jwt,
             cluster: Mutex::default(),
             raft: figures,
+            removals: Default::default(),
             peers,
             received_store: Mutex::default(),
             admission: Default::default(),

@@ -16,6 +16,7 @@ use super::{
     passwords::Passwords,
     peers::Peers,
     queue::Inbox,
+    removed::Removals,
 };
 use crate::jwt::Jwt;
 use cairn_core::{
@@ -169,6 +170,7 @@ pub(super) struct Shared {
     pub jwt: Option<Jwt>,
     pub cluster: Mutex<Arc<ClusterView>>,
     pub raft: RaftFigures,
+    pub removals: Removals,
     pub peers: Peers,
     /// What is to become the store once everything of the member has ended.
     pub received_store: Mutex<Option<Receiver>>,

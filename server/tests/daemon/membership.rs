@@ -265,11 +265,11 @@ fn a_joined_member_that_lost_its_disk_is_refused_and_so_is_a_cluster_named_wrong
 
 /// One request to a peer's port: status and body.
 pub async fn ask(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
-    ask_of(url, method, path, body, None).await
+    ask_of(url, method, path, body.as_bytes(), None).await
 }
 
 /// The same, of a member of the cluster with this id.
-async fn ask_of(url: &str, method: &str, path: &str, body: &str, cluster: Option<&str>) -> (u16, String) {
+async fn ask_of(url: &str, method: &str, path: &str, body: &[u8], cluster: Option<&str>) -> (u16, String) {
     let address = url.strip_prefix("http://").expect("a URL");
     let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let io = hyper_util::rt::TokioIo::new(stream);
@@ -280,10 +280,57 @@ async fn ask_of(url: &str, method: &str, path: &str, body: &str, cluster: Option
         Some(id) => request.header("x-etcd-cluster-id", id),
         None => request,
     };
-    let request = request.body(Full::new(bytes::Bytes::from(body.to_owned()))).expect("a request");
+    let request = request.body(Full::new(bytes::Bytes::copy_from_slice(body))).expect("a request");
     let (head, body) = sender.send_request(request).await.expect("answered").into_parts();
     let body = body.collect().await.expect("whole").to_bytes();
     (head.status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+}
+
+/// What a member says first to another: who it is, and whom it means.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Hello {
+    #[prost(uint64, tag = "1")]
+    cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    from: u64,
+    #[prost(uint64, tag = "3")]
+    to: u64,
+    #[prost(uint32, tag = "4")]
+    protocol_min: u32,
+    #[prost(uint32, tag = "5")]
+    protocol_max: u32,
+}
+
+// rule: CL-5
+#[test]
+fn a_peer_refuses_who_was_removed_and_who_means_another() {
+    run(async {
+        let mut members = Members::start(3, &[]);
+        let (own, gone) = (members.id(0).await, members.id(2).await);
+        let status =
+            members.place(0).maintenance().await.status(pb::StatusRequest {}).await.expect("a status");
+        let cluster_id = status.into_inner().header.expect("a header").cluster_id;
+        drop(members.kill(2));
+        let url = members.place(0).peer;
+        let greet = async |hello: Hello| {
+            let message = prost::Message::encode_to_vec(&hello);
+            let head = [&[0][..], &(message.len() as u32).to_be_bytes()].concat();
+            ask_of(&url, "POST", "/cairn.peer.v1.Peers/Talk", &[head, message].concat(), None).await
+        };
+        let hello = Hello { cluster_id, from: gone, to: own, protocol_min: 1, protocol_max: 1 };
+        assert_eq!(greet(hello.clone()).await.0, 200, "it is one of them");
+        for (hello, status, text) in [
+            (Hello { to: 77, ..hello.clone() }, 403, "cannot process message to mismatch member: this is"),
+            (Hello { cluster_id: 7, ..hello.clone() }, 412, "cluster ID mismatch: this is"),
+            (Hello { protocol_min: 9, protocol_max: 9, ..hello.clone() }, 412, "incompatible peer:"),
+        ] {
+            let told = greet(hello).await;
+            assert!(told.0 == status && told.1.starts_with(text), "{told:?}");
+        }
+        remove(&members.place(1), gone).await;
+        let told = until(|| async { Some(greet(hello.clone()).await).filter(|told| told.0 != 200) }).await;
+        assert_eq!(told, (403, "cannot process message from removed member\n".to_owned()));
+    });
 }
 
 // rule: HT-9, CL-7, CL-15, CO-2, HASH-20, RT-15
@@ -338,7 +385,7 @@ fn the_peer_port_answers_as_etcds_does() {
             (200, &1.into(), &1.into())
         );
         assert!(hash["hash"].is_u64() && hash["compact_revision"].is_i64(), "{hash}");
-        let other = ask_of(&url, "GET", "/members/hashkv", "{\"revision\":0}", Some("77")).await;
+        let other = ask_of(&url, "GET", "/members/hashkv", b"{\"revision\":0}", Some("77")).await;
         assert_eq!(other, (412, "cluster ID mismatch\n".to_owned()));
         let mut kv = members.place(0).kv().await;
         for _ in 0..3 {

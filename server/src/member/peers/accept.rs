@@ -32,6 +32,9 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// And is no larger than this.
 const HELLO_BYTES_MAX: usize = 64 << 10;
 
+/// What a member is told that was removed, in etcd's words.
+pub(super) const REMOVED: &str = "cannot process message from removed member";
+
 /// Why a peer is not listened to.
 pub(super) struct Refusal(pub StatusCode, pub String);
 
@@ -87,9 +90,8 @@ fn admit(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
         let text = format!("cannot process message to mismatch member: this is {}", shared.member_id);
         return Err(Refusal(StatusCode::FORBIDDEN, text));
     }
-    if shared.cluster().members.is_removed(hello.from) {
-        let text = "cannot process message from removed member".to_owned();
-        return Err(Refusal(StatusCode::GONE, text));
+    if shared.tells_removal_to(hello.from) {
+        return Err(Refusal(StatusCode::FORBIDDEN, REMOVED.to_owned()));
     }
     if hello.protocol_min > *PROTOCOLS.end() || hello.protocol_max < *PROTOCOLS.start() {
         let text = format!(
@@ -156,7 +158,7 @@ async fn take_in(
             return Err(FrameError::Broken);
         }
         // It has not heard of its removal; a new handshake tells it (CL-5).
-        if shared.cluster().members.is_removed(hello.from) {
+        if shared.tells_removal_to(hello.from) {
             return Ok(());
         }
         if shared.replica.push(ReplicaMessage::Received { messages, _room: room }).is_err() {

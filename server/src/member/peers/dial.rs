@@ -11,7 +11,9 @@ use super::{
         config::Ended,
         shared::{ReplicaMessage, Shared},
     },
-    Peer, Way, http,
+    Peer, Way,
+    accept::REMOVED,
+    http,
     wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, body, frame},
 };
 use ::http::{Request, Response, StatusCode, header};
@@ -67,7 +69,7 @@ pub(super) enum DialError {
 impl DialError {
     /// The peer knows that this member was removed (CL-5).
     fn is_removal(&self) -> bool {
-        matches!(self, DialError::Refused { status, .. } if *status == StatusCode::GONE)
+        matches!(self, DialError::Refused { status: StatusCode::FORBIDDEN, text } if text == REMOVED)
     }
 }
 

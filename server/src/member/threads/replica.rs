@@ -93,6 +93,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
             shared.end(Ended::Removed);
         }
         shared.raft.committed.store(replica.committed(), Ordering::Release);
+        shared.removals.durable(replica.durable_commit());
         shared.raft.proposals.store(replica.proposals() as u64, Ordering::Relaxed);
         perform(shared, &mut effects);
         if !open || shared.is_ended() {

@@ -177,6 +177,12 @@ impl Running<'_> {
             self.shared.observer.request_applied(kind, succeeded, took.as_secs_f64());
         })?;
         let (index, term) = self.state.applied();
+        // Before anybody can see that they are gone.
+        for (index, change) in &outcome.conf {
+            if let Some(ConfChange { kind: Kind::Remove, member_id, .. }) = change {
+                self.shared.removals.applied(*member_id, *index);
+            }
+        }
         if outcome.cluster_changed {
             self.shared.note_cluster(self.state.cluster());
         }
