@@ -259,6 +259,7 @@ impl Member {
         answer: oneshot::Receiver<Result<Applied, Refusal>>,
     ) -> Result<Applied, Refusal> {
         let shared = &self.shared;
+        let started = Instant::now();
         let Ok(wake) = shared.replica.put(ReplicaMessage::Propose(proposal)) else {
             return Err(errors::STOPPED);
         };
@@ -267,13 +268,14 @@ impl Member {
         drop(wake);
         let patience = Duration::from_millis(shared.config.request_timeout_ms());
         match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(Err(refusal))) if refusal == errors::TIMEOUT => Err(self.why_late(started)),
             Ok(Ok(result)) => result,
             // Dropped unanswered: the member ended.
             Ok(Err(_)) => Err(errors::STOPPED),
             Err(_) => {
                 shared.raft.failed_proposals.fetch_add(1, Ordering::Relaxed);
                 let leaderless = shared.raft.leader.load(Ordering::Relaxed) == 0;
-                Err(if leaderless { errors::CONTEXT_DEADLINE_EXCEEDED } else { errors::TIMEOUT })
+                Err(if leaderless { errors::CONTEXT_DEADLINE_EXCEEDED } else { self.why_late(started) })
             }
         }
     }

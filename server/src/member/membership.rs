@@ -241,8 +241,12 @@ impl Member {
         if shared.replica.push(ReplicaMessage::Propose(proposal)).is_err() {
             return Err(errors::STOPPED);
         }
+        let started = Instant::now();
         // Dropped unanswered: the member ended.
-        match answer.await.unwrap_or(Err(errors::STOPPED))? {
+        let answered = answer.await.unwrap_or(Err(errors::STOPPED));
+        let why =
+            |refusal: Refusal| if refusal == errors::TIMEOUT { self.why_late(started) } else { refusal };
+        match answered.map_err(why)? {
             Applied::Members(members) => Ok(members.iter().map(record).collect()),
             other => unreachable!("a change of the membership came to {other:?}"),
         }

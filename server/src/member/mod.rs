@@ -14,6 +14,7 @@ mod compare;
 mod config;
 mod datadir;
 mod kv;
+mod late;
 mod lease;
 mod logwrite;
 mod membership;

@@ -123,6 +123,8 @@ pub(super) type Signal = Inbox<()>;
 pub(super) struct RaftFigures {
     pub term: AtomicU64,
     pub leader: AtomicU64,
+    /// When this member heard of the leader that it knows, or knew last.
+    pub elected: Mutex<Option<Instant>>,
     pub leads: AtomicBool,
     /// This member is a learner.
     pub learns: AtomicBool,

@@ -6,7 +6,7 @@
 
 use crate::{
     members::{Members, Place, run},
-    support::until,
+    support::{raw_call, until},
 };
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient};
@@ -150,6 +150,30 @@ fn a_member_without_a_quorum_serves_what_it_has_and_nothing_that_it_would_have_t
         .await;
         let event = events.message().await.expect("the watch stands").expect("an event");
         assert_eq!(event.events[0].kv.as_ref().expect("a pair").mod_revision, after);
+    });
+}
+
+// rule: RT-9
+#[test]
+fn a_write_that_is_late_because_the_leader_is_gone_says_so() {
+    run(async {
+        // So long that nobody else leads before the callers have given up.
+        let mut trio = Members::start(MEMBERS, &["--heartbeat-interval=400", "--election-timeout=4000"]);
+        let leader = trio.leader().await;
+        let follower = trio.place((leader + 1) % MEMBERS);
+        let put = put("k", "v");
+        trio.place(leader).kv().await.put(put.clone()).await.expect("written");
+        drop(trio.kill(leader));
+        let address = follower.client.strip_prefix("http://").expect("a URL");
+        let lost = until(|| async {
+            let late = [("grpc-timeout", "300m")];
+            let told = raw_call(address, "/etcdserverpb.KV/Put", &late, &put).await;
+            // The first may come before the end of the connection was noticed.
+            (told.1 != "etcdserver: request timed out").then_some(told)
+        })
+        .await;
+        let cut = "etcdserver: request timed out, possibly due to connection lost";
+        assert_eq!(lost, (14, cut.to_owned()));
     });
 }
 

@@ -269,7 +269,7 @@ impl Call {
             None => work.await,
             Some(deadline) => match timeout_at(deadline, work).await {
                 Ok(result) => result,
-                Err(_) => Err(self.late()),
+                Err(_) => Err(self.late(since)),
             },
         };
         slow::record(self, since, &subject, || match &result {
@@ -345,9 +345,9 @@ impl Call {
     }
 
     /// RT-9: a proposal that is late may yet happen, and says so in its own words.
-    fn late(&self) -> Status {
+    fn late(&self, since: Instant) -> Status {
         match self.route.method.route {
-            AnswerRoute::Raft | AnswerRoute::ConfChange => errors::TIMEOUT.into(),
+            AnswerRoute::Raft | AnswerRoute::ConfChange => self.member.why_late(since.into_std()).into(),
             _ => errors::CONTEXT_DEADLINE_EXCEEDED.into(),
         }
     }

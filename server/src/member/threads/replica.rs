@@ -154,6 +154,7 @@ fn perform(shared: &Arc<Shared>, effects: &mut Effects<Kept, ReadWaiter>) {
         shared.raft.term.store(leadership.term, Ordering::Release);
         let before = shared.raft.leader.swap(leadership.leader, Ordering::AcqRel);
         if leadership.leader != 0 && leadership.leader != before {
+            *shared.raft.elected.lock().expect("nothing fails under this lock") = Some(Instant::now());
             shared.raft.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
         shared.led.send_if_modified(|led| !std::mem::replace(led, *led || leadership.leader != 0) && *led);
