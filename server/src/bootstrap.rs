@@ -31,6 +31,8 @@ const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
 /// What a member begins with.
 pub struct Beginning {
     pub start: Start,
+    /// Whether it begins a cluster, and has no store yet.
+    pub fresh: bool,
     /// Where others are, by id, until it knows of itself.
     pub peers: BTreeMap<u64, Vec<String>>,
 }
@@ -41,7 +43,7 @@ pub struct Beginning {
 /// One line: why it cannot, and what to do.
 pub async fn beginning(config: &Config) -> Result<Beginning, String> {
     if config.data_dir.join("member").join("engine.db").exists() {
-        let mut beginning = founding(config);
+        let mut beginning = Beginning { fresh: false, ..founding(config) };
         if !config.found_cluster {
             // The ids of those who were added later are not made of their URLs; they call this member.
             beginning.peers.clear();
@@ -82,6 +84,7 @@ fn founding(config: &Config) -> Beginning {
     let id_of = |urls: &Vec<String>| MemberId::at_bootstrap(urls, &config.cluster_token).0;
     Beginning {
         start: Start::New { others: others(config).cloned().collect() },
+        fresh: true,
         peers: others(config).map(|urls| (id_of(urls), urls.clone())).collect(),
     }
 }
@@ -129,6 +132,7 @@ pub async fn join(config: &Config) -> Result<Beginning, String> {
     check_versions(own.id, &members).await?;
     Ok(Beginning {
         start: Start::Join { member_id: MemberId(own.id), cluster_id: ClusterId(cluster) },
+        fresh: false,
         peers: members.iter().filter(|m| m.id != own.id).map(|m| (m.id, m.peer_urls.clone())).collect(),
     })
 }

@@ -105,6 +105,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         Ok(beginning) => beginning,
         Err(text) => return failed(&log, ExitStatus::Refused, &text),
     };
+    let fresh = beginning.fresh;
     if let Err(end) = keep_to_owner(&config, &log) {
         return end;
     }
@@ -133,6 +134,8 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         Err((status, text)) => return failed(&log, status, &text),
     };
     front.admit_peers(member.clone());
+    let (advanced, wanted) = (member.clone(), front.config.tick_advance);
+    tokio::spawn(async move { advanced.advance_ticks(wanted, fresh).await });
     match member.publish_itself().await {
         Ok(()) => {}
         Err(StartError::Again(why)) => return ended_by_itself(&log, member, &why).await,

@@ -182,7 +182,7 @@ pub const FLAGS: &[Flag] = &[
         "leader heartbeat period in milliseconds, also the raft tick; plain milliseconds in YAML as well"),
     flag("election-timeout", Member, Uint, "1000", "election-timeout", AsEtcd,
         "milliseconds without leader before an election; at least 5 heartbeats, at most 50000; plain milliseconds in YAML as well"),
-    flag("initial-election-tick-advance", Member, Bool, "true", "initial-election-tick-advance", NoEffect("a sole member does not wait for an election"),
+    flag("initial-election-tick-advance", Member, Bool, "true", "initial-election-tick-advance", AsEtcd,
         "skip most of the first election wait at boot"),
     flag("pre-vote", Member, Bool, "true", "pre-vote", AsEtcd,
         "raft pre-vote round before a real election"),

@@ -54,6 +54,8 @@ pub struct Config {
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub pre_vote: bool,
+    /// Whether most of the first wait for a leader is passed over.
+    pub tick_advance: bool,
     /// As given: 0 is the default of 2 GiB, negative is no quota.
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
@@ -188,6 +190,7 @@ impl Config {
             heartbeat_ms,
             election_ms,
             pre_vote: read.bool("pre-vote"),
+            tick_advance: read.bool("initial-election-tick-advance"),
             quota_bytes,
             max_txn_ops: usize_of("max-txn-ops", read.uint("max-txn-ops"))?,
             max_request_bytes: usize_of("max-request-bytes", max_request_bytes)?,

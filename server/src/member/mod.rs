@@ -24,6 +24,7 @@ mod queue;
 mod removed;
 mod shared;
 mod threads;
+mod ticks;
 mod watch;
 
 pub use auth::{AuthConfig, Caller, TokenKind};

@@ -91,6 +91,8 @@ pub(super) enum ReplicaMessage {
     Transfer {
         to: u64,
     },
+    /// So many ticks of the first wait for a leader are passed over.
+    FastForward(usize),
     /// What each member is known to have of the log, if this one leads.
     Progress(oneshot::Sender<Vec<(u64, u64)>>),
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     members::{Members, Place, run},
-    support::{raw_call, until},
+    support::{Daemon, raw_call, until},
 };
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient};
@@ -150,6 +150,33 @@ fn a_member_without_a_quorum_serves_what_it_has_and_nothing_that_it_would_have_t
         .await;
         let event = events.message().await.expect("the watch stands").expect("an event");
         assert_eq!(event.events[0].kv.as_ref().expect("a pair").mod_revision, after);
+    });
+}
+
+// rule: RT-2
+#[test]
+fn a_member_that_starts_passes_over_most_of_its_wait_for_a_leader_once_another_is_there() {
+    const FORWARD: &str = "initialized peer connections; fast-forwarding election ticks";
+    run(async {
+        let off: &[&str] = &["--initial-election-tick-advance=false"];
+        let mut trio = Members::start_each(MEMBERS, |i| if i == 2 { off } else { &[] });
+        let ticks = |daemon: &Daemon, message: &str| {
+            let line = daemon.log.iter().find(|line| line["msg"] == message).expect("it says so");
+            line["forward-ticks"].as_str().map(str::to_owned)
+        };
+        trio.member(0).wait_for(FORWARD);
+        assert_eq!(ticks(trio.member(0), FORWARD).as_deref(), Some("9"));
+        trio.member(2).wait_for("skipping initial election tick advance");
+        assert!(!trio.member(2).has_said(FORWARD));
+        let dir = trio.kill(0);
+        trio.restart(0, dir);
+        trio.member(0).wait_for(FORWARD);
+        assert_eq!(ticks(trio.member(0), FORWARD).as_deref(), Some("8"), "one that was there before");
+
+        let mut alone = Daemon::start(&[]);
+        let single = "started as single-node; fast-forwarding election ticks";
+        alone.wait_for(single);
+        assert_eq!(ticks(&alone, single).as_deref(), Some("9"));
     });
 }
 

@@ -63,6 +63,10 @@ pub enum Input<W, R> {
     Transfer {
         to: u64,
     },
+    /// So many ticks of the wait for a leader are passed over.
+    FastForward {
+        ticks: usize,
+    },
     /// A write of our own log has been waiting for longer than an election timeout.
     LogHangs,
 }

@@ -9,7 +9,7 @@ use super::*;
 const ELECTION_TICKS: u64 = 10;
 
 /// Ticks until a member that hears of nobody asks for votes.
-fn ticks_to_campaign(seed: u64) -> u64 {
+fn ticks_to_campaign(seed: u64, passed_over: usize) -> u64 {
     let founders: Vec<_> = (1..=3).map(|id| change(Kind::AddVoter, id)).collect();
     let (entries, promise) = bootstrap_entries(&founders);
     let log = Arc::new(MemLog::default());
@@ -18,6 +18,7 @@ fn ticks_to_campaign(seed: u64) -> u64 {
         Replica::new(config(seed, 3, vec![1, 2, 3], promise), log).expect("it fits");
     let mut effects = Effects::default();
     replica.step(0, Input::Applied { index: 3 }, &mut effects);
+    replica.step(0, Input::FastForward { ticks: passed_over }, &mut effects);
     for tick in 1..1_000 {
         replica.step(0, Input::Tick, &mut effects);
         if effects.messages.iter().any(|message| message.kind == MessageKind::PreVote as i32) {
@@ -46,7 +47,7 @@ fn config(seed: u64, applied: u64, voters: Vec<u64>, promise: Promise) -> Replic
 // rule: RT-1
 #[test]
 fn an_election_waits_for_one_to_two_timeouts_and_a_leader_without_a_quorum_gives_up_after_one() {
-    let ticks: Vec<u64> = (0..200).map(ticks_to_campaign).collect();
+    let ticks: Vec<u64> = (0..200).map(|seed| ticks_to_campaign(seed, 0)).collect();
     let (least, most) = (ticks.iter().min().expect("some"), ticks.iter().max().expect("some"));
     assert_eq!(
         (*least, *most),
@@ -64,6 +65,24 @@ fn an_election_waits_for_one_to_two_timeouts_and_a_leader_without_a_quorum_gives
     // Whether it hears of a quorum is looked at once a timeout.
     let lost = lost.expect("it gives up");
     assert!((ELECTION_TICKS..=2 * ELECTION_TICKS).contains(&lost), "after {lost} ticks");
+}
+
+// rule: RT-2
+#[test]
+fn ticks_that_a_start_passes_over_shorten_the_first_wait_and_no_later_one() {
+    let ticks: Vec<u64> = (0..200).map(|seed| ticks_to_campaign(seed, 9)).collect();
+    let (least, most) = (ticks.iter().min().expect("some"), ticks.iter().max().expect("some"));
+    assert_eq!((*least, *most), (1, ELECTION_TICKS), "what is left is as random as ever");
+
+    // Who follows a leader goes on waiting for it.
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    cluster.step(2, Input::FastForward { ticks: 9 });
+    for _ in 0..9 {
+        cluster.step(2, Input::Tick);
+        assert_eq!(cluster.leadership(2).leader, 1);
+        assert!(cluster.member(2).effects.messages.iter().all(|m| m.kind != MessageKind::PreVote as i32));
+    }
 }
 
 /// The appends with entries that member 1 has for member 2.

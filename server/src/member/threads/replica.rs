@@ -125,6 +125,7 @@ fn sort(messages: &mut Vec<ReplicaMessage>) -> Sorted {
             }
             ReplicaMessage::SnapshotReceived { index, term, to } => sorted.snapshots.push((index, term, to)),
             ReplicaMessage::Transfer { to } => sorted.inputs.push(Input::Transfer { to }),
+            ReplicaMessage::FastForward(ticks) => sorted.inputs.push(Input::FastForward { ticks }),
             ReplicaMessage::Progress(to) => sorted.progress.push(to),
         }
     }
