@@ -15,18 +15,19 @@ use crate::{
         peers::{http, members::ask_for_members},
     },
 };
-use ::http::Method;
+use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::Member;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 /// Each other founder is asked for as long whether the cluster is there already.
 const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Each member of a cluster that is joined is asked for as long.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
 const VERSION_PATIENCE: Duration = Duration::from_secs(5);
-/// Versions of clusters that can be joined.
-const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
+/// Versions of clusters that can be joined; and those of one that is on its way down to ours.
+const VERSIONS: RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
+const VERSIONS_DOWNGRADED: RangeInclusive<(u64, u64)> = (3, 8)..=(3, 8);
 
 /// What a member begins with.
 pub struct Beginning {
@@ -42,7 +43,7 @@ pub struct Beginning {
 /// # Errors
 /// One line: why it cannot, and what to do.
 pub async fn beginning(config: &Config) -> Result<Beginning, String> {
-    if config.data_dir.join("member").join("engine.db").exists() {
+    if config.has_member() {
         let mut beginning = Beginning { fresh: false, ..founding(config) };
         if !config.found_cluster {
             // The ids of those who were added later are not made of their URLs; they call this member.
@@ -169,14 +170,14 @@ fn recognise<'a>(config: &Config, members: &'a [Member]) -> Result<&'a Member, S
 /// BO-6: those that do not answer are passed over, and one has to.
 async fn check_versions(own: u64, members: &[Member]) -> Result<(), String> {
     let mut answered = false;
+    let versions = if is_downgraded(own, members).await { VERSIONS_DOWNGRADED } else { VERSIONS };
     for member in members.iter().filter(|member| member.id != own) {
         for url in &member.peer_urls {
-            let asked = http::ask(url, Method::GET, "/version", &[], Bytes::new(), VERSION_PATIENCE).await;
-            let Ok(answer) = asked else { continue };
+            let Some(answer) = ask(url, "/version").await else { continue };
             let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let text = told["etcdcluster"].as_str().unwrap_or_default();
             let Some(version) = major_minor(text) else { continue };
-            if !VERSIONS.contains(&version) {
+            if !versions.contains(&version) {
                 return Err(format!(
                     "incompatible with current running cluster: {url} says that its version is {text}"
                 ));
@@ -189,6 +190,22 @@ async fn check_versions(own: u64, members: &[Member]) -> Result<(), String> {
         return Ok(());
     }
     Err("incompatible with current running cluster: no member told its version".to_owned())
+}
+
+/// Whether a member says that the cluster is on its way to a lower version.
+async fn is_downgraded(own: u64, members: &[Member]) -> bool {
+    let others = members.iter().filter(|member| member.id != own);
+    for url in others.flat_map(|member| &member.peer_urls) {
+        if let Some(answer) = ask(url, "/downgrade/enabled").await {
+            return &answer.body[..] == b"true";
+        }
+    }
+    false
+}
+
+async fn ask(url: &str, path: &str) -> Option<http::Answer> {
+    let asked = http::ask(url, Method::GET, path, &[], Bytes::new(), VERSION_PATIENCE).await;
+    asked.ok().filter(|answer| answer.status == StatusCode::OK)
 }
 
 fn major_minor(text: &str) -> Option<(u64, u64)> {

@@ -11,6 +11,7 @@ use crate::{
     bootstrap::{self, Beginning},
     config::{Config, given::Remark, help::go_arch, tls::TlsConfig, value::format_duration},
     exit::ExitStatus,
+    failed::{failed, not_begun, not_started, status_of, status_of_failure},
     front::{Front, Role, Secure, Unhealthy},
     listen::{self, Listener, Protection},
     log::{Log, Value},
@@ -21,8 +22,8 @@ use crate::{
     signals::{self, Signal},
     tls::{Tls, expiry, load::TlsError, made},
 };
-use cairn_core::{boot::BootError, force::ForceRefused, replica::log::LogError, state::Fatal};
-use cairn_engine::{Error as EngineError, io::install_sigbus_handler};
+use cairn_core::boot::BootError;
+use cairn_engine::io::install_sigbus_handler;
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -90,20 +91,15 @@ pub fn run(config: Config, remarks: &[Remark], log: Log) -> End {
     runtime.block_on(live(config, log, connections_max))
 }
 
-fn failed(log: &Log, status: ExitStatus, text: &str) -> End {
-    log.fatal(text, &[("exit-status", (status as u8).into())]);
-    End::Status(status)
-}
-
 async fn live(config: Config, log: Log, connections_max: usize) -> End {
     say_configuration(&log, &config);
     let listeners = match listen::bind_all(&config) {
         Ok(listeners) => listeners,
-        Err(error) => return failed(&log, ExitStatus::Listen, &error.to_string()),
+        Err(error) => return not_started(&log, ExitStatus::Listen, &error.to_string()),
     };
     let beginning = match bootstrap::beginning(&config).await {
         Ok(beginning) => beginning,
-        Err(text) => return failed(&log, ExitStatus::Refused, &text),
+        Err(text) => return not_begun(&log, &config, &text),
     };
     let fresh = beginning.fresh;
     if let Err(end) = keep_to_owner(&config, &log) {
@@ -129,9 +125,9 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     if front.config.auth.tokens == TokenKind::Simple {
         log.warn("simple token is not cryptographically signed", &[]);
     }
-    let member = match open(&front.config, beginning, Arc::new(observer)).await {
+    let member = match open(&front.config, beginning, Arc::new(observer), &log).await {
         Ok(member) => member,
-        Err((status, text)) => return failed(&log, status, &text),
+        Err(end) => return end,
     };
     front.admit_peers(member.clone());
     let (advanced, wanted) = (member.clone(), front.config.tick_advance);
@@ -139,7 +135,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     match member.publish_itself().await {
         Ok(()) => {}
         Err(StartError::Again(why)) => return ended_by_itself(&log, member, &why).await,
-        Err(error) => return failed(&log, status_of(&error), &error.to_string()),
+        Err(error) => return not_started(&log, status_of(&error), &error.to_string()),
     }
     defragment_if_worth_it(&log, &front.config, &member).await;
     front.open(member.clone());
@@ -195,14 +191,15 @@ async fn open(
     config: &Config,
     beginning: Beginning,
     observer: Arc<Watcher>,
-) -> Result<Member, (ExitStatus, String)> {
-    let refused = |error: StartError| (status_of(&error), error.to_string());
+    log: &Log,
+) -> Result<Member, End> {
+    let refused = |error: StartError| not_started(log, status_of(&error), &error.to_string());
     match Member::open(member_config(config, beginning), observer.clone()).await {
         // It was to join a cluster, and ended before it heard anything of it.
         Err(StartError::Boot(BootError::FirstEntry(_))) if !config.found_cluster => {}
         opened => return opened.map_err(refused),
     }
-    let beginning = bootstrap::join(config).await.map_err(|text| (ExitStatus::Refused, text))?;
+    let beginning = bootstrap::join(config).await.map_err(|text| not_begun(log, config, &text))?;
     Member::open(member_config(config, beginning), observer).await.map_err(refused)
 }
 
@@ -210,7 +207,7 @@ async fn open(
 fn keep_to_owner(config: &Config, log: &Log) -> Result<(), End> {
     let owned =
         MemberConfig { wal_dir: config.wal_dir.clone(), ..MemberConfig::new(config.data_dir.clone(), 0) };
-    Member::check_owner(&owned).map_err(|error| failed(log, status_of(&error), &error.to_string()))?;
+    Member::check_owner(&owned).map_err(|error| not_started(log, status_of(&error), &error.to_string()))?;
     let wide = |dir: &Path| {
         fs::metadata(dir)
             .ok()
@@ -238,7 +235,7 @@ fn keep_to_owner(config: &Config, log: &Log) -> Result<(), End> {
             "{} can be read by others, and that cannot be changed: {error}: give it to the user that runs this member",
             member.display()
         );
-        failed(log, ExitStatus::DataUnreadable, &text)
+        not_started(log, ExitStatus::DataUnreadable, &text)
     })
 }
 
@@ -248,7 +245,7 @@ fn open_tls(config: &Config, log: &Log) -> Result<Secure, End> {
     let opened = open(&config.client_tls).and_then(|client| Ok((client, open(&config.peer_tls)?)));
     match opened {
         Ok((client, peer)) => Ok(Secure { client, peer }),
-        Err(error) => Err(failed(log, ExitStatus::Refused, &error.to_string())),
+        Err(error) => Err(not_started(log, ExitStatus::Refused, &error.to_string())),
     }
 }
 
@@ -502,48 +499,6 @@ fn seed() -> u64 {
     RandomState::new().hash_one((now.as_nanos(), std::process::id()))
 }
 
-fn status_of(error: &StartError) -> ExitStatus {
-    match error {
-        StartError::MadeByEtcd(_) => ExitStatus::DataForeign,
-        StartError::InUse(_) => ExitStatus::DataInUse,
-        StartError::Access { .. } => ExitStatus::DataUnreadable,
-        StartError::Keys(_)
-        | StartError::Boot(
-            BootError::IdZero
-            | BootError::IdTwice(_)
-            | BootError::Force(ForceRefused::Removed(_) | ForceRefused::Change { .. }),
-        ) => ExitStatus::Refused,
-        StartError::Boot(
-            BootError::Engine(error)
-            | BootError::Log(LogError::Engine(error))
-            | BootError::Force(ForceRefused::Log(LogError::Engine(error)))
-            | BootError::State(Fatal::Engine(error)),
-        ) => status_of_engine(error),
-        StartError::Boot(_) | StartError::Diverged { .. } => ExitStatus::DataDamaged,
-        StartError::Ended(Failure { kind, .. }) => status_of_failure(*kind),
-        StartError::Again(_) => ExitStatus::Failed,
-    }
-}
-
-fn status_of_failure(kind: FailureKind) -> ExitStatus {
-    match kind {
-        FailureKind::DiskFull => ExitStatus::DiskFull,
-        FailureKind::Damaged => ExitStatus::DataDamaged,
-        FailureKind::Other => ExitStatus::Failed,
-    }
-}
-
-fn status_of_engine(error: &EngineError) -> ExitStatus {
-    match error {
-        full if full.is_full() => ExitStatus::DiskFull,
-        EngineError::Corrupt(_) => ExitStatus::DataDamaged,
-        EngineError::Io(_) => ExitStatus::DataUnreadable,
-        EngineError::Locked { .. } => ExitStatus::DataInUse,
-        EngineError::Format(_) => ExitStatus::DataForeign,
-        _ => ExitStatus::Failed,
-    }
-}
-
 /// LG-5: a panic is a line of the log too.
 fn install_panic_hook(log: Log) {
     std::panic::set_hook(Box::new(move |info| {
@@ -588,37 +543,4 @@ fn say_configuration(log: &Log, config: &Config) {
             ("lease-checkpoint", config.gates.lease_checkpoint.into()),
         ],
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use cairn_engine::Corruption;
-    use std::path::{Path, PathBuf};
-
-    // rule: SD-8
-    #[test]
-    fn a_full_disk_and_a_damaged_file_have_their_statuses_at_start_and_later() {
-        let file = PathBuf::from("d/f");
-        let full = EngineError::NoSpace { file: file.clone() };
-        let poisoned = EngineError::Poisoned { file: file.clone(), full: true };
-        let damaged = EngineError::from(Corruption::new(Path::new("d/f"), "checksum"));
-        let other = EngineError::Poisoned { file, full: false };
-        for (error, status) in [
-            (full, ExitStatus::DiskFull),
-            (poisoned, ExitStatus::DiskFull),
-            (damaged, ExitStatus::DataDamaged),
-            (other, ExitStatus::Failed),
-        ] {
-            for boot in [
-                BootError::Engine(error.clone()),
-                BootError::Log(LogError::Engine(error.clone())),
-                BootError::State(Fatal::Engine(error.clone())),
-            ] {
-                assert_eq!(status_of(&StartError::Boot(boot)), status, "{error}");
-            }
-            assert_eq!(status_of(&StartError::Ended(error.clone().into())), status, "{error}");
-            assert_eq!(status_of_failure(Failure::from(LogError::Engine(error)).kind), status);
-        }
-    }
 }

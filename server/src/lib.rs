@@ -10,6 +10,7 @@ pub mod cert;
 pub mod config;
 pub mod daemon;
 pub mod exit;
+pub mod failed;
 mod files;
 pub mod front;
 pub mod jwt;

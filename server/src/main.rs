@@ -13,6 +13,7 @@ use cairn::{
     },
     daemon::{self, End},
     exit::ExitStatus,
+    failed::{failed, not_configured},
     log::Log,
 };
 use std::{io::Write as _, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
@@ -36,7 +37,7 @@ fn main() {
             eprintln!("{text}\nUsage: cairn [flags]; cairn --help lists them");
             End::Status(ExitStatus::Usage)
         }
-        Err(GivenError::Refused(text)) => refused(&text),
+        Err(GivenError::Refused(text)) => failed(&Log::fallback(), ExitStatus::Refused, &text),
     };
     match end {
         End::Status(status) => std::process::exit(status as i32),
@@ -85,15 +86,10 @@ fn print(text: &str) -> End {
 fn serve(given: &Given) -> End {
     let (config, remarks) = match Config::new(given) {
         Ok(judged) => judged,
-        Err(error) => return refused(&error.to_string()),
+        Err(error) => return not_configured(&Log::fallback(), &error.to_string()),
     };
     match Log::open(&config.log) {
         Ok(log) => daemon::run(config, &remarks, log),
-        Err(text) => refused(&text),
+        Err(text) => not_configured(&Log::fallback(), &text),
     }
-}
-
-fn refused(text: &str) -> End {
-    Log::fallback().fatal(text, &[("exit-status", (ExitStatus::Refused as u8).into())]);
-    End::Status(ExitStatus::Refused)
 }

@@ -6,6 +6,7 @@
 //!           [`flags`] are carried out here, so no flag is accepted and then ignored in silence.
 //! Never     opens a socket or makes a directory.
 
+mod cluster;
 pub mod file;
 pub mod flags;
 mod gates;
@@ -15,6 +16,7 @@ pub mod tls;
 pub mod urls;
 pub mod value;
 
+pub use cluster::{DEFAULT_PEER_URL, same_url};
 pub use gates::Gates;
 
 use crate::{
@@ -26,7 +28,7 @@ use flags::{Class, FLAGS};
 use given::{Given, Remark};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{SocketAddr, ToSocketAddrs},
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -155,6 +157,14 @@ fn refuse<T>(text: impl Into<String>) -> Result<T, ConfigError> {
 impl Config {
     /// Judges what was given, and says what is to be warned about.
     pub fn new(given: &Given) -> Result<(Config, Vec<Remark>), ConfigError> {
+        Config::on_host(given, cluster::default_host)
+    }
+
+    /// The same on a machine whose address towards others is this.
+    pub fn on_host(
+        given: &Given,
+        address: impl FnOnce() -> Option<IpAddr>,
+    ) -> Result<(Config, Vec<Remark>), ConfigError> {
         let mut remarks = carry_out_classes(given)?;
         let read = Reader { given };
         let heartbeat_ms = read.uint("heartbeat-interval");
@@ -167,7 +177,9 @@ impl Config {
         };
         let (gates, gate_remarks) = Gates::new(read.text("feature-gates"))?;
         remarks.extend(gate_remarks);
-        let advertise_peer = read.announced("initial-advertise-peer-urls")?;
+        if name == cluster::DEFAULT_NAME {
+            remarks.push(warn(cluster::NAME_ADVICE, "name", &name));
+        }
         let max_request_bytes = read.uint("max-request-bytes");
         if max_request_bytes > REQUEST_BYTES_RECOMMENDED {
             remarks.push(warn("exceeded recommended request limit", "max-request-bytes", max_request_bytes));
@@ -180,6 +192,11 @@ impl Config {
         let ping_timeout = read.duration("grpc-keepalive-timeout")?;
         let (listen_client, listen_peer) =
             (read.listeners("listen-client-urls")?, read.listeners("listen-peer-urls")?);
+        let mut advertise_peer = read.announced("initial-advertise-peer-urls")?;
+        if let Some(host) = cluster::announce_host(&mut advertise_peer, &listen_peer, address) {
+            let message = "detected default host for advertise";
+            remarks.push(Remark { warning: false, message, field: "host", value: host.to_string() });
+        }
         let listen_client_http = read.listeners("listen-client-http-urls")?;
         let listen_metrics = read.listeners("listen-metrics-urls")?;
         let of_clients: Vec<&ListenUrl> = listen_client.iter().chain(&listen_client_http).collect();
@@ -251,8 +268,13 @@ impl Config {
         if config.listen_client.is_empty() || config.listen_peer.is_empty() {
             return refuse("--listen-client-urls and --listen-peer-urls need at least one URL each");
         }
-        let initial_cluster = initial_cluster(&config, given.text("initial-cluster"))?;
+        let initial_cluster = cluster::initial_cluster(&config, given.text("initial-cluster"))?;
         Ok((Config { initial_cluster, ..config }, remarks))
+    }
+
+    /// Whether the data directory is that of a member: it knows who it is, whatever it is told (BO-1).
+    pub fn has_member(&self) -> bool {
+        self.data_dir.join("member").join("engine.db").exists()
     }
 }
 
@@ -487,72 +509,6 @@ fn log_config(read: &Reader<'_>) -> Result<LogConfig, ConfigError> {
         return refuse("--log-outputs must not be empty");
     }
     Ok(LogConfig { level, console, outputs })
-}
-
-/// BO-2, BO-3: the members that a cluster begins with, by name, each with its peer URLs; this one alone if
-/// nothing was given.
-fn initial_cluster(
-    config: &Config,
-    given: Option<&str>,
-) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
-    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let Some(text) = given.filter(|text| !text.is_empty()) else {
-        members.insert(config.name.clone(), config.advertise_peer.clone());
-        return Ok(members);
-    };
-    let mut urls = BTreeSet::new();
-    for entry in value::parse_list(text) {
-        let (name, url) = entry.split_once('=').unwrap_or((entry.as_str(), ""));
-        urls::check_announced(url)
-            .map_err(|why| ConfigError(format!("error setting up initial cluster: {why}")))?;
-        if !urls.insert(url.to_owned()) {
-            return refuse(format!("--initial-cluster {text} has duplicate url {url}"));
-        }
-        members.entry(name.to_owned()).or_default().push(url.to_owned());
-    }
-    let Some(own) = members.get(&config.name) else {
-        return refuse(format!(
-            "couldn't find local name {:?} in the initial cluster configuration",
-            config.name
-        ));
-    };
-    // Whoever joins was announced when it was added.
-    if !config.found_cluster {
-        return check_plain(members);
-    }
-    let (listed, announced) = (own.join(","), config.advertise_peer.join(","));
-    for (urls, others, text) in [
-        (own, &config.advertise_peer, "has {} but missing from --initial-advertise-peer-urls"),
-        (&config.advertise_peer, own, "lacks {} of --initial-advertise-peer-urls"),
-    ] {
-        if let Some(url) = urls.iter().find(|url| !others.iter().any(|other| same_url(url, other))) {
-            let text = text.replace("{}", url);
-            return refuse(format!(
-                "--initial-cluster {text} (--initial-cluster {listed}, announced {announced})"
-            ));
-        }
-    }
-    check_plain(members)
-}
-
-fn check_plain(members: BTreeMap<String, Vec<String>>) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
-    let plain = |url: &&String| !url.starts_with("http://");
-    if let Some(url) = members.values().flatten().filter(|_| members.len() > 1).find(plain) {
-        return refuse(format!(
-            "--initial-cluster: {url} is refused: peers speak http:// alone, until there is TLS"
-        ));
-    }
-    Ok(members)
-}
-
-/// Equal as texts, or one after names are resolved.
-pub fn same_url(a: &str, b: &str) -> bool {
-    let resolved = |url: &str| -> Option<(String, BTreeSet<SocketAddr>)> {
-        let (scheme, authority) = url.split_once("://")?;
-        Some((scheme.to_owned(), authority.to_socket_addrs().ok()?.collect()))
-    };
-    a == b
-        || matches!((resolved(a), resolved(b)), (Some((sa, a)), Some((sb, b))) if sa == sb && !a.is_disjoint(&b))
 }
 
 /// Reads values by flag name; what is not given has its default.

@@ -181,7 +181,7 @@ fn a_member_that_holds_something_else_than_most_does_not_start() {
         assert_eq!(refused.wait().code(), Some(6), "{:#?}", refused.log);
         let fatal: Vec<_> = refused.log.iter().filter(|line| line["level"] == "fatal").collect();
         assert_eq!(fatal.len(), 1, "{fatal:#?}");
-        let text = fatal[0]["msg"].as_str().unwrap_or_default();
+        let text = fatal[0]["error"].as_str().unwrap_or_default();
         assert!(text.contains("found data inconsistency with peers"), "{text}");
 
         // Where it is let in, it does not keep those out that most agree with, but for who asks for that.

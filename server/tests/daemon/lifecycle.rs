@@ -15,11 +15,11 @@ fn put(key: &'static str) -> pb::PutRequest {
     pb::PutRequest { key: key.into(), value: "v".into(), ..Default::default() }
 }
 
-fn fatal(err: &str) -> String {
+/// Level, message and cause of the last line.
+fn last(err: &str) -> [String; 3] {
     let last = err.lines().last().expect("a line");
     let line: serde_json::Value = serde_json::from_str(last).expect("JSON");
-    assert_eq!(line["level"], "fatal", "{last}");
-    line["msg"].as_str().expect("text").to_owned()
+    ["level", "msg", "error"].map(|key| line[key].as_str().unwrap_or_default().to_owned())
 }
 
 // rule: SD-3
@@ -94,7 +94,7 @@ fn it_says_what_it_is_and_when_it_is_ready() {
     });
 }
 
-// rule: SD-8
+// rule: BO-14, SD-8
 #[test]
 fn mistakes_end_with_their_status_and_one_line() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -107,17 +107,25 @@ fn mistakes_end_with_their_status_and_one_line() {
     let (code, out, err) = run_to_end(&["--frob"], dir.path());
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.starts_with("flag provided but not defined: -frob\nUsage: cairn [flags]"), "{err}");
-    let (code, _, err) = run_to_end(&["--cert-file=x"], dir.path());
-    assert_eq!(
-        (code, fatal(&err).as_str()),
-        (Some(1), "--cert-file and --key-file must both be present, or both absent")
-    );
-    let (code, _, err) = run_to_end(&["--initial-cluster-state=existing"], dir.path());
-    assert_eq!(code, Some(1));
-    assert!(fatal(&err).contains("could not retrieve cluster information from the given URLs"), "{err}");
-    let (code, _, err) = run_to_end(&["--log-outputs=/no/such/dir/log"], dir.path());
-    assert_eq!(code, Some(1));
-    assert!(fatal(&err).contains("/no/such/dir/log"), "{err}");
+    // What is wrong with the flags, and what is wrong where they lead.
+    let (flags, start) = (["warn", "failed to verify flags"], ["fatal", "discovery failed"]);
+    for (arguments, [level, message], cause) in [
+        (&["--cert-file=x"][..], flags, "--cert-file and --key-file must both be present, or both absent"),
+        (&["--election-timeout=60000"], flags, "--election-timeout[60000ms] is too long"),
+        (&["--initial-cluster=a=http://a:1"], flags, "couldn't find local name \"default\""),
+        (&["--log-outputs=/no/such/dir/log"], flags, "/no/such/dir/log"),
+        (
+            &["--initial-cluster-state=existing"],
+            start,
+            "could not retrieve cluster information from the given URLs",
+        ),
+        (&["--force-new-cluster"], start, "--force-new-cluster needs the data of a member"),
+    ] {
+        let (code, _, err) = run_to_end(arguments, dir.path());
+        let told = last(&err);
+        assert_eq!((code, [&told[0][..], &told[1][..]]), (Some(1), [level, message]), "{arguments:?}");
+        assert!(told[2].contains(cause), "{told:?}");
+    }
     assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing was made");
 }
 
@@ -136,7 +144,9 @@ fn a_directory_in_use_is_refused_at_once() {
         ];
         let (code, _, err) = run_to_end(&flags, daemon.path());
         assert_eq!(code, Some(3), "{err}");
-        assert!(fatal(&err).contains("in use by another process"), "{err}");
+        let [level, message, cause] = last(&err);
+        assert_eq!((&level[..], &message[..]), ("fatal", "discovery failed"));
+        assert!(cause.contains("in use by another process"), "{err}");
         assert!(begin.elapsed() < PATIENCE / 2);
         daemon.kv().await.put(put("k")).await.expect("the first one is unharmed");
     });
@@ -189,7 +199,7 @@ fn a_damaged_file_is_told_by_name() {
         let mut daemon = Daemon::spawn(dir, &[]);
         let code = daemon.wait().code();
         assert!(code == Some(6) || code == Some(5), "{code:?} {:#?}", daemon.log);
-        let last = daemon.log.last().expect("a line")["msg"].as_str().expect("text").to_owned();
+        let last = daemon.log.last().expect("a line")["error"].as_str().expect("text").to_owned();
         assert!(files.iter().any(|file| last.contains(&*file.to_string_lossy())), "{last}");
     });
 }
@@ -242,7 +252,7 @@ fn too_few_descriptors_are_told() {
         .output()
         .expect("sh runs");
     assert_eq!(output.status.code(), Some(9));
-    let text = fatal(&String::from_utf8_lossy(&output.stderr));
+    let [_, text, _] = last(&String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("file descriptor limit of etcd process is too low; please set higher"), "{text}");
     assert!(!dir.path().join("data").exists());
 }

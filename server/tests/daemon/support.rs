@@ -141,8 +141,10 @@ impl Daemon {
         self.log.push(value);
     }
 
+    /// Whether a line, or the cause that it gives, has this.
     pub fn has_said(&self, message: &str) -> bool {
-        self.log.iter().any(|line| line["msg"].as_str().is_some_and(|text| text.contains(message)))
+        let says = |value: &serde_json::Value| value.as_str().is_some_and(|text| text.contains(message));
+        self.log.iter().any(|line| says(&line["msg"]) || says(&line["error"]))
     }
 
     /// Waits for a line with this message.
