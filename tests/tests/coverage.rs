@@ -6,7 +6,7 @@ use cairn_tests::scale;
 use xtask::rules::Report;
 
 /// Rules that may be owed a test: there are only ever fewer.
-const RULES_OPEN_MAX: usize = 24;
+const RULES_OPEN_MAX: usize = 1;
 
 #[test]
 fn every_rule_has_a_test_or_a_reason() {
