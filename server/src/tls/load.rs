@@ -15,7 +15,7 @@ use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{
@@ -61,8 +61,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, TlsError> {
         Some(clients) => builder.with_client_cert_verifier(clients),
         None => builder.with_no_client_auth(),
     };
+    let mut bare = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     // Nothing is resumed: each handshake asks anew whether a certificate is revoked (S17).
-    let bare = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    bare.session_storage = Arc::new(NoServerSessionStorage {});
+    bare.send_tls13_tickets = 0;
     let mut h2 = bare.clone();
     h2.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Loaded { h2: Arc::new(h2), bare: Arc::new(bare), own })

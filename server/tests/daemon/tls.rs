@@ -13,7 +13,7 @@ use cairn_proto::{
     authpb::{Permission, UserAddOptions, permission::Type},
     etcdserverpb::{self as pb, auth_client::AuthClient, kv_client::KvClient},
 };
-use rustls::{CipherSuite, ProtocolVersion};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
 use tonic::transport::Channel;
 
@@ -415,6 +415,24 @@ fn changed_files_are_shown_to_new_connections_and_do_not_touch_old_ones() {
     let mut daemon = secured.daemon;
     daemon.wait_for("loaded changed TLS files");
     assert!(daemon.has_said("cannot load changed TLS files; those loaded before stay in force"));
+}
+
+#[test]
+fn s17_no_handshake_is_resumed() {
+    let secured = Secured::start_showing(Ask::default(), trusting, &[]);
+    run(async {
+        for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
+            let user = secured.issue("user", 5);
+            let client = Client::of_version(&secured.authority, Some(&user), Some(version), None);
+            for _ in 0..2 {
+                // What would let it resume comes with the answer.
+                client.get(secured.address(), "/version", &[]).await.expect("an answer");
+                let stream = client.connect(secured.address(), &[]).await.expect("it shakes hands");
+                let kind = stream.get_ref().1.handshake_kind();
+                assert!(!matches!(kind, Some(HandshakeKind::Resumed)), "{version:?}: {kind:?}");
+            }
+        }
+    });
 }
 
 // rule: TL-8
