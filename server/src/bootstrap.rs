@@ -12,7 +12,7 @@ use crate::{
     config::{Config, same_url},
     member::{
         ClusterId, MemberId, Start,
-        peers::{http, members::ask_for_members},
+        peers::{http, members::ask_for_members, reach::Reach},
     },
 };
 use ::http::{Method, StatusCode};
@@ -42,7 +42,7 @@ pub struct Beginning {
 ///
 /// # Errors
 /// One line: why it cannot, and what to do.
-pub async fn beginning(config: &Config) -> Result<Beginning, String> {
+pub async fn beginning(config: &Config, reach: &Reach) -> Result<Beginning, String> {
     if config.has_member() {
         let mut beginning = Beginning { fresh: false, ..founding(config) };
         if !config.found_cluster {
@@ -59,11 +59,12 @@ pub async fn beginning(config: &Config) -> Result<Beginning, String> {
         ));
     }
     if !config.found_cluster {
-        return join(config).await;
+        return join(config, reach).await;
     }
     let own = MemberId::at_bootstrap(founder_urls(config), &config.cluster_token);
     for url in others(config).flatten() {
-        let Some((members, _)) = ask_for_members(url, FOUNDER_PATIENCE).await else { continue };
+        // Who does not answer has not begun either, or is told later why they cannot talk.
+        let Ok((members, _)) = ask_for_members(reach, url, FOUNDER_PATIENCE).await else { continue };
         if members.iter().any(|member| member.id == own.0 && !member.client_urls.is_empty()) {
             return Err(has_run(config, own, url));
         }
@@ -102,22 +103,25 @@ fn has_run(config: &Config, own: MemberId, url: &str) -> String {
 ///
 /// # Errors
 /// As [`beginning`].
-pub async fn join(config: &Config) -> Result<Beginning, String> {
+pub async fn join(config: &Config, reach: &Reach) -> Result<Beginning, String> {
     let mut urls: Vec<&String> = others(config).flatten().collect();
     urls.sort_unstable();
-    let mut found = None;
+    let (mut found, mut failed) = (None, Vec::new());
     for url in urls {
-        if let Some(answer) = ask_for_members(url, MEMBER_PATIENCE).await {
-            found = Some((url, answer));
-            break;
+        match ask_for_members(reach, url, MEMBER_PATIENCE).await {
+            Ok(answer) => {
+                found = Some((url, answer));
+                break;
+            }
+            Err(why) => failed.push(format!("{url}: {why}")),
         }
     }
     let Some((url, (members, cluster))) = found else {
-        return Err(
-            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
-                    given URLs: --initial-cluster must name members that run"
-                .to_owned(),
-        );
+        return Err(format!(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs: \
+             --initial-cluster must name members that run ({})",
+            failed.join("; ")
+        ));
     };
     let own = recognise(config, &members)?;
     if !own.name.is_empty() {
@@ -130,7 +134,7 @@ pub async fn join(config: &Config) -> Result<Beginning, String> {
             config.learners_max
         ));
     }
-    check_versions(own.id, &members).await?;
+    check_versions(reach, own.id, &members).await?;
     Ok(Beginning {
         start: Start::Join { member_id: MemberId(own.id), cluster_id: ClusterId(cluster) },
         fresh: false,
@@ -168,12 +172,12 @@ fn recognise<'a>(config: &Config, members: &'a [Member]) -> Result<&'a Member, S
 }
 
 /// BO-6: those that do not answer are passed over, and one has to.
-async fn check_versions(own: u64, members: &[Member]) -> Result<(), String> {
+async fn check_versions(reach: &Reach, own: u64, members: &[Member]) -> Result<(), String> {
     let mut answered = false;
-    let versions = if is_downgraded(own, members).await { VERSIONS_DOWNGRADED } else { VERSIONS };
+    let versions = if is_downgraded(reach, own, members).await { VERSIONS_DOWNGRADED } else { VERSIONS };
     for member in members.iter().filter(|member| member.id != own) {
         for url in &member.peer_urls {
-            let Some(answer) = ask(url, "/version").await else { continue };
+            let Some(answer) = ask(reach, url, "/version").await else { continue };
             let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let text = told["etcdcluster"].as_str().unwrap_or_default();
             let Some(version) = major_minor(text) else { continue };
@@ -193,18 +197,18 @@ async fn check_versions(own: u64, members: &[Member]) -> Result<(), String> {
 }
 
 /// Whether a member says that the cluster is on its way to a lower version.
-async fn is_downgraded(own: u64, members: &[Member]) -> bool {
+async fn is_downgraded(reach: &Reach, own: u64, members: &[Member]) -> bool {
     let others = members.iter().filter(|member| member.id != own);
     for url in others.flat_map(|member| &member.peer_urls) {
-        if let Some(answer) = ask(url, "/downgrade/enabled").await {
+        if let Some(answer) = ask(reach, url, "/downgrade/enabled").await {
             return &answer.body[..] == b"true";
         }
     }
     false
 }
 
-async fn ask(url: &str, path: &str) -> Option<http::Answer> {
-    let asked = http::ask(url, Method::GET, path, &[], Bytes::new(), VERSION_PATIENCE).await;
+async fn ask(reach: &Reach, url: &str, path: &str) -> Option<http::Answer> {
+    let asked = http::ask(reach, url, Method::GET, path, &[], Bytes::new(), VERSION_PATIENCE).await;
     asked.ok().filter(|answer| answer.status == StatusCode::OK)
 }
 

@@ -15,12 +15,15 @@ use crate::{
     front::{Front, Role, Secure, Unhealthy},
     listen::{self, Listener, Protection},
     log::{Log, Value},
-    member::{Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind},
+    member::{
+        Ended, Failure, FailureKind, HungWrite, Member, MemberConfig, StartError, TokenKind,
+        peers::reach::Reach,
+    },
     metrics::{self, Metrics, Shown},
     notify,
     observe::Watcher,
     signals::{self, Signal},
-    tls::{Tls, expiry, load::TlsError, made},
+    tls::{Dial, Tls, expiry, load::TlsError, made, settings::Dialled},
 };
 use cairn_core::boot::BootError;
 use cairn_engine::io::install_sigbus_handler;
@@ -97,20 +100,23 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
         Ok(listeners) => listeners,
         Err(error) => return not_started(&log, ExitStatus::Listen, &error.to_string()),
     };
-    let beginning = match bootstrap::beginning(&config).await {
+    if let Err(end) = keep_to_owner(&config, &log) {
+        return end;
+    }
+    let (secure, reach) = match open_tls(&config, &log) {
+        Ok(opened) => opened,
+        Err(end) => return end,
+    };
+    let beginning = match bootstrap::beginning(&config, &reach).await {
         Ok(beginning) => beginning,
         Err(text) => return not_begun(&log, &config, &text),
     };
     let fresh = beginning.fresh;
-    if let Err(end) = keep_to_owner(&config, &log) {
-        return end;
-    }
     let metrics = Arc::new(Metrics::new(config.metrics_extensive));
-    let secure = match open_tls(&config, &log) {
-        Ok(secure) => secure,
-        Err(end) => return end,
-    };
     watch_certificates(&secure, &metrics, &log);
+    if let Some(dial) = reach.tls.as_ref().filter(|_| config.dials_with_another()) {
+        tokio::spawn(expiry::watch(dial.clone(), Shown::Dialled, metrics.clone(), log.clone()));
+    }
     let front = Arc::new(Front::new(config, log.clone(), metrics.clone()).with_tls(secure));
     let serving = Serving::new(front.clone(), connections_max);
     let (early, clients): (Vec<_>, Vec<_>) =
@@ -125,7 +131,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     if front.config.auth.tokens == TokenKind::Simple {
         log.warn("simple token is not cryptographically signed", &[]);
     }
-    let member = match open(&front.config, beginning, Arc::new(observer), &log).await {
+    let member = match open(&front.config, beginning, reach, Arc::new(observer), &log).await {
         Ok(member) => member,
         Err(end) => return end,
     };
@@ -190,17 +196,18 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
 async fn open(
     config: &Config,
     beginning: Beginning,
+    reach: Reach,
     observer: Arc<Watcher>,
     log: &Log,
 ) -> Result<Member, End> {
     let refused = |error: StartError| not_started(log, status_of(&error), &error.to_string());
-    match Member::open(member_config(config, beginning), observer.clone()).await {
+    match Member::open(member_config(config, beginning, reach.clone()), observer.clone()).await {
         // It was to join a cluster, and ended before it heard anything of it.
         Err(StartError::Boot(BootError::FirstEntry(_))) if !config.found_cluster => {}
         opened => return opened.map_err(refused),
     }
-    let beginning = bootstrap::join(config).await.map_err(|text| not_begun(log, config, &text))?;
-    Member::open(member_config(config, beginning), observer).await.map_err(refused)
+    let beginning = bootstrap::join(config, &reach).await.map_err(|text| not_begun(log, config, &text))?;
+    Member::open(member_config(config, beginning, reach), observer).await.map_err(refused)
 }
 
 /// DD-1: what others may read is told, and closed where it is the member's own (S06).
@@ -239,14 +246,15 @@ fn keep_to_owner(config: &Config, log: &Log) -> Result<(), End> {
     })
 }
 
-/// Loads what secure listeners show, and makes what is to be made.
-fn open_tls(config: &Config, log: &Log) -> Result<Secure, End> {
+/// Loads what secure listeners show and members are dialled with, and makes what is to be made.
+fn open_tls(config: &Config, log: &Log) -> Result<(Secure, Reach), End> {
     let open = |tls: &Option<TlsConfig>| tls.as_ref().map(|tls| open_one(tls, log)).transpose();
-    let opened = open(&config.client_tls).and_then(|client| Ok((client, open(&config.peer_tls)?)));
-    match opened {
-        Ok((client, peer)) => Ok(Secure { client, peer }),
-        Err(error) => Err(not_started(log, ExitStatus::Refused, &error.to_string())),
-    }
+    let opened = open(&config.client_tls).and_then(|client| {
+        let secure = Secure { client, peer: open(&config.peer_tls)? };
+        let dial = |settings: &Dialled| Dial::open(settings.clone(), log.clone()).map(Arc::new);
+        Ok((secure, Reach { tls: config.dialled_tls.as_ref().map(dial).transpose()? }))
+    });
+    opened.map_err(|error| not_started(log, ExitStatus::Refused, &error.to_string()))
 }
 
 fn open_one(config: &TlsConfig, log: &Log) -> Result<Arc<Tls>, TlsError> {
@@ -463,11 +471,12 @@ async fn watch_descriptors(log: Log) {
     }
 }
 
-fn member_config(config: &Config, beginning: Beginning) -> MemberConfig {
+fn member_config(config: &Config, beginning: Beginning, reach: Reach) -> MemberConfig {
     MemberConfig {
         start: beginning.start,
         force_new_cluster: config.force_new_cluster,
         known_peers: beginning.peers,
+        reach,
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),
         peer_urls: bootstrap::founder_urls(config).to_vec(),

@@ -21,6 +21,7 @@ pub mod metrics;
 mod notify;
 mod observe;
 mod signals;
+pub mod stream;
 pub mod tls;
 
 /// The version of etcd whose API a member speaks, as `Status` and `/version` tell it.

@@ -92,6 +92,8 @@ fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
         "peer-client-cert-auth" => ("true", CHECKED_PEERS),
         "peer-crl-file" | "peer-cert-allowed-cn" | "peer-cert-allowed-hostname" => ("other", CHECKED_PEERS),
         "peer-auto-tls" => ("true", &[HTTPS_PEER]),
+        "peer-client-cert-file" => ("other", &["--peer-client-key-file=k", "--peer-trusted-ca-file=ca"]),
+        "peer-client-key-file" => ("other", &["--peer-client-cert-file=c", "--peer-trusted-ca-file=ca"]),
         _ => match flag.kind {
             Kind::Bool => (if flag.default == "true" { "false" } else { "true" }, &[]),
             Kind::Uint | Kind::Uint32 | Kind::Int => {
@@ -390,6 +392,25 @@ fn bad_configurations_are_refused_with_the_flag() {
             "--listen-peer-urls=https://127.0.0.1:1 --peer-auto-tls --self-signed-cert-validity=0",
             "--self-signed-cert-validity=0 must be from 1 to 100 years",
         ),
+        (
+            "--listen-peer-urls=https://127.0.0.1:1 --peer-auto-tls --peer-trusted-ca-file=ca",
+            "--peer-auto-tls with --peer-trusted-ca-file: no authority has issued the certificate that a member makes \
+             for itself; give --peer-cert-file and --peer-key-file instead",
+        ),
+        (
+            "--peer-client-cert-file=c --peer-trusted-ca-file=ca",
+            "--peer-client-cert-file and --peer-client-key-file must both be present, or both absent",
+        ),
+        (
+            "--peer-client-cert-file=c --peer-client-key-file=k",
+            "--peer-client-cert-file needs --peer-trusted-ca-file: the authorities of those that it is shown to",
+        ),
+        (
+            "--initial-cluster=default=http://localhost:2380,b=https://b.example:2380 --peer-cert-file=c \
+             --peer-key-file=k",
+            "--initial-cluster: https://b.example:2380 needs --peer-trusted-ca-file, the authorities of the other \
+             members' certificates (or --peer-auto-tls, which verifies nobody)",
+        ),
         ("--auth-token=other", "--auth-token=other: auth: invalid auth options"),
         ("--auth-token=jwt", "--auth-token=jwt: auth: invalid auth signature method"),
         ("--auth-token=jwt,frob", "--auth-token=jwt,frob: auth: invalid auth options"),
@@ -411,6 +432,37 @@ fn bad_configurations_are_refused_with_the_flag() {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         assert_eq!(judge(&arguments).map(|_| ()), Err(ConfigError(text.into())), "{line}");
     }
+}
+
+// rule: TL-8, TL-12
+#[test]
+fn members_are_dialled_with_the_certificate_of_peers_or_with_one_for_that() {
+    use cairn::tls::settings::{Allowed, Dialled, Protocol, Trust};
+    use std::path::PathBuf;
+    let judge = |line: &str| {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        judge(&arguments).unwrap_or_else(|error| panic!("{line}: {error}"))
+    };
+    let pair = |cert: &str, key: &str| Some((PathBuf::from(cert), PathBuf::from(key)));
+    let verified = |shown| {
+        let trust = Trust::Authorities { file: "ca".into(), revoked: None, allowed: Allowed::Any };
+        Some(Dialled { shown, trust, protocol: Protocol::default() })
+    };
+    let own = "--listen-peer-urls=https://127.0.0.1:1 --peer-cert-file=c --peer-key-file=k";
+    let other = "--peer-client-cert-file=cc --peer-client-key-file=ck";
+    for (line, expected) in [
+        (String::new(), None),
+        (own.to_owned(), None),
+        ("--peer-trusted-ca-file=ca".to_owned(), verified(None)),
+        (format!("{own} --peer-trusted-ca-file=ca"), verified(pair("c", "k"))),
+        (format!("{own} --peer-trusted-ca-file=ca {other}"), verified(pair("cc", "ck"))),
+        (format!("{own} --peer-trusted-ca-file=ca --peer-auto-tls"), verified(pair("c", "k"))),
+    ] {
+        assert_eq!(judge(&line).0.dialled_tls, expected, "{line}");
+    }
+    let (config, remarks) = judge("--listen-peer-urls=https://127.0.0.1:1 --peer-auto-tls");
+    assert_eq!(config.dialled_tls.map(|dialled| (dialled.shown, dialled.trust)), Some((None, Trust::Anyone)));
+    assert!(remarks.iter().any(|r| r.warning && r.message.contains("verifies nobody")), "{remarks:?}");
 }
 
 // rule: AUTOC-1

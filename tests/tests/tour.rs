@@ -42,11 +42,13 @@ fn tour() -> Vec<Line> {
     lines
 }
 
-/// What puts a free port in the place of each port of the page but the first member's.
+/// What puts a free port in the place of each port of the page but the first member's: of four members in clear, and of
+/// three under TLS.
 fn others() -> impl Fn(&str) -> String {
-    let named = |member: u16| [format!("{member}2379"), format!("{member}2380")];
+    let named = |(member, of): (u16, u16)| [format!("{member}{of}379"), format!("{member}{of}380")];
+    let all = (1..=4).map(|member| (member, 2)).chain((1..=3).map(|member| (member, 3)));
     let pairs: Vec<([String; 2], [u16; 2])> =
-        (1..=4).map(|member| (named(member), free_ports().into())).collect();
+        all.map(|member| (named(member), free_ports().into())).collect();
     move |text| {
         let all = pairs.iter().flat_map(|(named, free)| named.iter().zip(free));
         all.fold(text.to_owned(), |text, (named, free)| text.replace(named, &free.to_string()))
@@ -59,8 +61,8 @@ struct Members<'a>(&'a Path);
 
 impl Drop for Members<'_> {
     fn drop(&mut self) {
-        for member in 1..=4 {
-            let pid = std::fs::read_to_string(self.0.join(format!("m{member}.pid"))).ok();
+        for member in ["m1", "m2", "m3", "m4", "s1", "s2", "s3"] {
+            let pid = std::fs::read_to_string(self.0.join(format!("{member}.pid"))).ok();
             let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?)) else { continue };
             // The number may be someone else's by now; where it runs says whose it is.
             let runs_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
@@ -76,7 +78,7 @@ async fn every_line_of_the_tour_answers_as_the_page_says() {
     let Some(etcd) = tools::etcd() else { return };
     let server = Server::start(Program::cairn()).await;
     let lines = tour();
-    assert!(lines.len() >= 48, "the tour has shrunk to {} lines", lines.len());
+    assert!(lines.len() >= 53, "the tour has shrunk to {} lines", lines.len());
     let programs = [etcd.etcdctl, tools::engine(), tools::cairn()];
     let dirs = programs.iter().map(|program| program.parent().expect("a directory").display().to_string());
     let path = dirs.chain(std::env::var("PATH")).collect::<Vec<_>>().join(":");

@@ -28,7 +28,8 @@ rotate  makes every certificate anew that ends within so many days, under its na
         members that run take it up by themselves
 --json  prints lines of JSON instead of a table
 
-Start a member with --cert-file=certs/NAME.pem --key-file=certs/NAME.key --trusted-ca-file=certs/ca.pem.
+Start a member with --cert-file=certs/NAME.pem --key-file=certs/NAME.key --trusted-ca-file=certs/ca.pem, and one of a
+cluster with --peer-cert-file, --peer-key-file and --peer-trusted-ca-file too, of a certificate for peers.
 ";
 
 /// How a command ended.

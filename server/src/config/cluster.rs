@@ -78,7 +78,7 @@ pub fn initial_cluster(
     };
     // Whoever joins was announced when it was added.
     if !config.found_cluster {
-        return check_plain(members);
+        return check_reach(config, members);
     }
     let (listed, announced) = (own.join(","), config.advertise_peer.join(","));
     for (urls, others, text) in [
@@ -92,17 +92,23 @@ pub fn initial_cluster(
             ));
         }
     }
-    check_plain(members)
+    check_reach(config, members)
 }
 
-fn check_plain(members: BTreeMap<String, Vec<String>>) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
-    let plain = |url: &&String| !url.starts_with("http://");
-    if let Some(url) = members.values().flatten().filter(|_| members.len() > 1).find(plain) {
-        return refuse(format!(
-            "--initial-cluster: {url} is refused: peers speak http:// alone, until there is TLS"
-        ));
+/// Whether the other members can be dialled, by what is known of TLS.
+fn check_reach(
+    config: &Config,
+    members: BTreeMap<String, Vec<String>>,
+) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
+    let others = members.iter().filter(|(name, _)| **name != config.name).flat_map(|(_, urls)| urls);
+    let secure = |url: &&String| urls::parse_peer(url).is_ok_and(|url| url.secure);
+    match others.filter(|_| config.dialled_tls.is_none()).find(secure) {
+        Some(url) => refuse(format!(
+            "--initial-cluster: {url} needs --peer-trusted-ca-file, the authorities of the other members' certificates \
+             (or --peer-auto-tls, which verifies nobody)"
+        )),
+        None => Ok(members),
     }
-    Ok(members)
 }
 
 /// Equal as texts, or one after names are resolved.

@@ -22,6 +22,7 @@ pub use gates::Gates;
 use crate::{
     jwt::{JwtConfig, Method},
     member::{AuthConfig, CompareConfig, TokenKind},
+    tls::settings::Dialled,
 };
 use cairn_core::AutoCompaction;
 use flags::{Class, FLAGS};
@@ -78,6 +79,8 @@ pub struct Config {
     /// Of the listeners for clients and for metrics, if one of them is secure.
     pub client_tls: Option<TlsConfig>,
     pub peer_tls: Option<TlsConfig>,
+    /// Of connections to other members, where it is said whom to trust.
+    pub dialled_tls: Option<Dialled>,
     /// Whether a certificate of a peer may come from an address that it does not name.
     pub peer_skip_address: bool,
     pub reuse_port: bool,
@@ -201,7 +204,8 @@ impl Config {
         let listen_metrics = read.listeners("listen-metrics-urls")?;
         let of_clients: Vec<&ListenUrl> = listen_client.iter().chain(&listen_client_http).collect();
         let client_tls = tls::client(&read, &of_clients, &listen_metrics, &data_dir, &mut remarks)?;
-        let peer_tls = tls::peer(&read, &listen_peer.iter().collect::<Vec<_>>(), &data_dir, &mut remarks)?;
+        let of_peers: Vec<&ListenUrl> = listen_peer.iter().collect();
+        let (peer_tls, dialled_tls) = tls::peer(&read, &of_peers, &data_dir, &mut remarks)?;
         let config = Config {
             wal_dir: Some(PathBuf::from(read.text("wal-dir"))).filter(|dir| !dir.as_os_str().is_empty()),
             heartbeat_ms,
@@ -225,6 +229,7 @@ impl Config {
             listen_metrics,
             client_tls,
             peer_tls,
+            dialled_tls,
             peer_skip_address: read.bool("peer-skip-client-san-verification"),
             reuse_port: read.bool("socket-reuse-port"),
             max_concurrent_streams: match given.text("max-concurrent-streams") {
@@ -275,6 +280,15 @@ impl Config {
     /// Whether the data directory is that of a member: it knows who it is, whatever it is told (BO-1).
     pub fn has_member(&self) -> bool {
         self.data_dir.join("member").join("engine.db").exists()
+    }
+}
+
+impl Config {
+    /// Whether members are dialled with a certificate that no listener shows.
+    pub fn dials_with_another(&self) -> bool {
+        let listening = self.peer_tls.as_ref().map(|tls| (&tls.settings.cert, &tls.settings.key));
+        let dialling = self.dialled_tls.as_ref().and_then(|dialled| dialled.shown.as_ref());
+        dialling.is_some_and(|(cert, key)| listening != Some((cert, key)))
     }
 }
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The flags of TLS, judged.
 //!
-//! Owns      which of them belong together (TL-2, TL-6, TL-8, TL-9, TL-10).
+//! Owns      which of them belong together (TL-2, TL-6, TL-8, TL-9, TL-10, TL-12).
 //! Holds     what is asked for is served or refused: a listener is never open without the certificates that its
-//!           flags ask for.
+//!           flags ask for, and no member is dialled under TLS without a word on whom to trust.
 //! Never     reads a file.
 
 use super::{ConfigError, Reader, given::Remark, refuse, urls::ListenUrl, value, warn};
 use crate::tls::{
     made,
-    settings::{Allowed, Protocol, Settings, Suite, Version},
+    settings::{Allowed, Dialled, Protocol, Settings, Suite, Trust, Version},
 };
 use std::path::{Path, PathBuf};
 
@@ -87,14 +87,60 @@ pub(super) fn client(
     of_kind(&CLIENT, read, urls, secure_metrics, data_dir, remarks)
 }
 
-/// TLS for peers.
+/// TLS for peers: of those that call, and of those that are dialled.
 pub(super) fn peer(
     read: &Reader<'_>,
     urls: &[&ListenUrl],
     data_dir: &Path,
     remarks: &mut Vec<Remark>,
-) -> Result<Option<TlsConfig>, ConfigError> {
-    of_kind(&PEER, read, urls, false, data_dir, remarks)
+) -> Result<(Option<TlsConfig>, Option<Dialled>), ConfigError> {
+    let listening = of_kind(&PEER, read, urls, false, data_dir, remarks)?;
+    Ok((listening, dialled(read, remarks)?))
+}
+
+const CLIENT_CERT: &str = "peer-client-cert-file";
+const CLIENT_KEY: &str = "peer-client-key-file";
+const VERIFIES_NOBODY: &str =
+    "peer auto TLS encrypts and verifies nobody: whoever reaches a peer port can pose as a member";
+
+/// TL-8, TL-12. `None` where nothing says whom to trust.
+fn dialled(read: &Reader<'_>, remarks: &mut Vec<Remark>) -> Result<Option<Dialled>, ConfigError> {
+    let pair = |cert, key| match (path(read, cert), path(read, key)) {
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (None, None) => Ok(None),
+        _ => refuse(format!("--{cert} and --{key} must both be present, or both absent")),
+    };
+    let (own, of_client) = (pair(PEER.cert, PEER.key)?, pair(CLIENT_CERT, CLIENT_KEY)?);
+    let authorities = path(read, PEER.authorities);
+    let makes_its_own = own.is_none() && read.bool(PEER.auto);
+    if makes_its_own && authorities.is_some() && of_client.is_none() {
+        return refuse(format!(
+            "--{} with --{}: no authority has issued the certificate that a member makes for itself; give --{} and \
+             --{} instead",
+            PEER.auto, PEER.authorities, PEER.cert, PEER.key
+        ));
+    }
+    if of_client.is_some() && authorities.is_none() && !makes_its_own {
+        return refuse(format!(
+            "--{CLIENT_CERT} needs --{}: the authorities of those that it is shown to",
+            PEER.authorities
+        ));
+    }
+    let trust = match authorities {
+        _ if makes_its_own => {
+            let advice = "give certificates of an authority: cairn cert makes both";
+            remarks.push(warn(VERIFIES_NOBODY, "advice", advice));
+            Trust::Anyone
+        }
+        Some(file) => {
+            let (revoked, allowed) = (path(read, PEER.revoked), allowed(&PEER, read)?);
+            Trust::Authorities { file, revoked, allowed }
+        }
+        None => return Ok(None),
+    };
+    // What is wrong with versions and suites was said of the listeners.
+    let protocol = protocol(read, &mut Vec::new())?;
+    Ok(Some(Dialled { shown: of_client.or(own), trust, protocol }))
 }
 
 fn of_kind(

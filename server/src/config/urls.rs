@@ -7,6 +7,9 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
+/// Who is at the other end of a file's socket, too.
+const LOCALHOST: &str = "localhost";
+
 /// A place to listen on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenUrl {
@@ -22,7 +25,7 @@ impl ListenUrl {
     pub fn host(&self) -> String {
         match &self.place {
             Place::Tcp { host: Host::Address(address), .. } => address.to_string(),
-            Place::Tcp { host: Host::Localhost, .. } | Place::Unix(_) => "localhost".into(),
+            Place::Tcp { host: Host::Localhost, .. } | Place::Unix(_) => LOCALHOST.into(),
         }
     }
 }
@@ -92,6 +95,42 @@ pub fn check_announced(text: &str) -> Result<(), String> {
     }
 }
 
+/// Where another member is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerUrl<'a> {
+    /// Host and port, as they stand in a request.
+    pub authority: &'a str,
+    /// The host, as a certificate names it.
+    pub host: &'a str,
+    /// The file of a socket; `None` for a host and a port.
+    pub file: Option<PathBuf>,
+    /// `https` or `unixs`.
+    pub secure: bool,
+}
+
+/// Reads one URL that another member announces.
+pub fn parse_peer(text: &str) -> Result<PeerUrl<'_>, String> {
+    // Who adds a member may have put it there.
+    let text = text.trim_end_matches('/');
+    check_announced(text)?;
+    let Parts { scheme, authority, path } = split(text)?;
+    let secure = is_secure(scheme);
+    Ok(match scheme {
+        "http" | "https" => {
+            let (host, _) = split_port(authority).expect("checked above");
+            PeerUrl { authority, host, file: None, secure }
+        }
+        _ => {
+            let file = Some(PathBuf::from(format!("{authority}{path}")));
+            PeerUrl { authority: LOCALHOST, host: LOCALHOST, file, secure }
+        }
+    })
+}
+
+fn is_secure(scheme: &str) -> bool {
+    matches!(scheme, "https" | "unixs")
+}
+
 /// Reads one URL to listen on.
 pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
     check_announced(text)?;
@@ -100,7 +139,7 @@ pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
         "http" | "https" => {
             let (host, port) = split_port(authority).expect("checked above");
             let host = match host {
-                "localhost" => Host::Localhost,
+                LOCALHOST => Host::Localhost,
                 _ => Host::Address(
                     host.parse().map_err(|_| format!("expected IP in URL for binding ({text})"))?,
                 ),
@@ -110,8 +149,7 @@ pub fn parse_listen(text: &str) -> Result<ListenUrl, String> {
         // E2-13: host and path together name the file.
         _ => Place::Unix(PathBuf::from(format!("{authority}{path}"))),
     };
-    let secure = matches!(scheme, "https" | "unixs");
-    Ok(ListenUrl { text: text.to_owned(), place, secure })
+    Ok(ListenUrl { text: text.to_owned(), place, secure: is_secure(scheme) })
 }
 
 #[cfg(test)]
@@ -143,6 +181,21 @@ mod tests {
             let url = parse_listen(text).expect("a URL");
             assert_eq!((url.secure, url.host().as_str()), (secure, host), "{text}");
         }
+    }
+
+    #[test]
+    fn members_are_reached_by_host_and_port_or_by_a_file() {
+        for (text, authority, host, file, secure) in [
+            ("http://a.example:1", "a.example:1", "a.example", None, false),
+            ("https://[::1]:2380", "[::1]:2380", "::1", None, true),
+            ("https://10.0.0.1:1", "10.0.0.1:1", "10.0.0.1", None, true),
+            ("unix://a:1", "localhost", "localhost", Some("a:1"), false),
+            ("unixs:///run/x.sock", "localhost", "localhost", Some("/run/x.sock"), true),
+        ] {
+            let url = PeerUrl { authority, host, file: file.map(PathBuf::from), secure };
+            assert_eq!(parse_peer(text), Ok(url), "{text}");
+        }
+        assert!(parse_peer("https://a").is_err());
     }
 
     #[test]

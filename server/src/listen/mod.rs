@@ -8,7 +8,6 @@
 //! Never     looks into a request.
 
 pub mod meter;
-mod stream;
 
 use crate::{
     config::{
@@ -17,6 +16,7 @@ use crate::{
     },
     front::{self, Front, Remote, Role, connection::Connection as Traffic, until_true},
     log::Log,
+    stream::{Socket as Wire, Stream},
     tls::accept::{self, HANDSHAKE_LIMIT},
 };
 use hyper::service::service_fn;
@@ -34,7 +34,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use stream::{Socket as Wire, Stream};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     runtime::Handle,
@@ -323,7 +322,7 @@ async fn begin(
     };
     match accept::accept(tls, socket, checked).await {
         Ok(accepted) => {
-            Some((Stream::Tls(Box::new(accepted.stream)), Remote { address, user: accepted.user }))
+            Some((Stream::Tls(Box::new(accepted.stream.into())), Remote { address, user: accepted.user }))
         }
         Err(refused) => {
             refused.log(&front.log, role == Role::Peer, &address);

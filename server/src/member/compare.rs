@@ -10,7 +10,10 @@
 use super::{
     Member, Opened,
     config::{Level, Observer, StartError},
-    peers::hashes::{Asked, Question, Which, others},
+    peers::{
+        hashes::{Asked, Question, Which, others},
+        reach::Reach,
+    },
 };
 use cairn_core::{
     ClusterId, Command, MemberId, Refusal,
@@ -155,7 +158,8 @@ impl Member {
         patience: Duration,
         peers: &[Asked],
     ) -> Vec<(u64, Option<HashDone>)> {
-        let question = Question { cluster: self.cluster_id(), revision, which, patience };
+        let reach = self.shared.config.reach.clone();
+        let question = Question { reach, cluster: self.cluster_id(), revision, which, patience };
         let answers = question.ask(peers).await.into_iter().map(|(id, answer)| {
             let answer = answer.inspect_err(|error| {
                 let fields = [("remote-peer-id", format!("{id:x}")), ("error", error.clone())];
@@ -228,6 +232,7 @@ pub(super) struct AboutToStart {
     at_start: AtStart,
     patience: Duration,
     reader: Reader,
+    reach: Reach,
     peers: Vec<Asked>,
 }
 
@@ -254,6 +259,7 @@ impl AboutToStart {
             at_start,
             patience,
             reader,
+            reach: config.reach.clone(),
             peers,
         })
     }
@@ -286,6 +292,7 @@ impl AboutToStart {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         let question = Question {
+            reach: self.reach,
             cluster: self.cluster_id,
             revision: own.hash_revision,
             which: Which::Anew,

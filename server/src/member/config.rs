@@ -5,7 +5,11 @@
 //! Holds     each reason is one line: what, where, and what to do.
 //! Never     reads a flag or a file: the daemon did.
 
-use super::{auth::AuthConfig, compare::CompareConfig, peers::PeerFigures};
+use super::{
+    auth::AuthConfig,
+    compare::CompareConfig,
+    peers::{PeerFigures, reach::Reach},
+};
 use crate::jwt::KeyError;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
@@ -40,6 +44,8 @@ pub struct MemberConfig {
     pub force_new_cluster: bool,
     /// Where others are, by id, until this member has heard of itself.
     pub known_peers: BTreeMap<u64, Vec<String>>,
+    /// How others are reached.
+    pub reach: Reach,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub pre_vote: bool,
@@ -80,6 +86,7 @@ impl MemberConfig {
             start: Start::New { others: Vec::new() },
             force_new_cluster: false,
             known_peers: BTreeMap::new(),
+            reach: Reach::default(),
             heartbeat_ms: 100,
             election_ms: 1000,
             pre_vote: true,

@@ -152,7 +152,8 @@ impl Member {
         };
         let leader = self.shared.raft.leader.load(Ordering::Acquire);
         for url in self.shared.peers.urls_of(leader) {
-            let Ok(answer) = members::ask_to_promote(&url, id, token).await else { continue };
+            let reach = &self.shared.config.reach;
+            let Ok(answer) = members::ask_to_promote(reach, &url, id, token).await else { continue };
             let text = String::from_utf8_lossy(&answer.body);
             match answer.status {
                 StatusCode::OK => {

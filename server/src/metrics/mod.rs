@@ -54,7 +54,7 @@ pub struct Metrics {
     pub comparisons: Counter,
     pub differences: Counter,
     /// By [`Shown`]: whole days until the end of a certificate.
-    pub certificate_days: [Gauge; 2],
+    pub certificate_days: [Gauge; 3],
     /// By [`CommandKind`].
     pub apply_seconds: Outcomes,
     /// By [`request_row`].
@@ -77,20 +77,23 @@ pub struct Metrics {
     scrapes_inflight: Gauge,
 }
 
-/// The listeners that a certificate is shown on.
+/// Where a certificate is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shown {
     Client,
     Peer,
+    /// To members that are dialled, where it is not that of the listeners.
+    Dialled,
 }
 
 impl Shown {
-    pub const ALL: [Shown; 2] = [Shown::Client, Shown::Peer];
+    pub const ALL: [Shown; 3] = [Shown::Client, Shown::Peer, Shown::Dialled];
 
     pub fn name(self) -> &'static str {
         match self {
             Shown::Client => "client",
             Shown::Peer => "peer",
+            Shown::Dialled => "dialled",
         }
     }
 }
@@ -290,10 +293,11 @@ impl Metrics {
         let shown = |shown: &Shown| match shown {
             Shown::Client => config.client_tls.is_some(),
             Shown::Peer => config.peer_tls.is_some(),
+            Shown::Dialled => config.dials_with_another(),
         };
         let mut all = Shown::ALL.into_iter().filter(shown).peekable();
         if all.peek().is_some() {
-            text.family(name, "gauge", "Whole days until the certificate of these listeners ends.");
+            text.family(name, "gauge", "Whole days until the certificate that is shown there ends.");
         }
         for shown in all {
             text.sample(name, &[("listeners", shown.name())], self.certificate_days[shown as usize].get());

@@ -52,7 +52,7 @@ where
     let files = tls.clone();
     let loaded = spawn_blocking(move || files.now()).await.expect("loading does not panic");
     let config = if speaks_http1_alone { &loaded.bare } else { &loaded.h2 };
-    let refused = |refused: Refused| Refused { server_name: server_name.clone(), ..refused };
+    let refused = |refused: Refused| refused.asked_for(&server_name);
     let stream = start.into_stream(config.clone()).await.map_err(|error| refused(Refused::of(&error)))?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let Some(facts) = shown.and_then(|leaf: &CertificateDer<'_>| x509::read(leaf)) else {
@@ -61,7 +61,7 @@ where
     if let Some(address) = address
         && let Err(error) = check_address(&facts, address).await
     {
-        return Err(refused(Refused { error, facts: Some(facts), ..Refused::default() }));
+        return Err(refused(Refused::of_address(error, facts)));
     }
     let user = tls.settings.names_users.then(|| facts.common_name.into());
     Ok(Accepted { stream, user })

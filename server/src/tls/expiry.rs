@@ -5,7 +5,7 @@
 //! Holds     each line is said once for a certificate.
 //! Never     changes what is shown.
 
-use super::Tls;
+use super::{Kept, Source};
 use crate::{
     log::Log,
     metrics::{Metrics, Shown},
@@ -42,20 +42,24 @@ impl Said {
     }
 }
 
-/// Looks after the certificate of one kind of listener, as long as it is polled.
-pub async fn watch(tls: Arc<Tls>, shown: Shown, metrics: Arc<Metrics>, log: Log) {
+/// Looks after the certificate of one kind of connection, as long as it is polled.
+pub async fn watch<S>(tls: Arc<Kept<S>>, shown: Shown, metrics: Arc<Metrics>, log: Log)
+where
+    S: Source<Loaded: Send> + Send + Sync + 'static,
+{
     let mut interval = tokio::time::interval(INTERVAL);
     let mut said = Said::default();
     loop {
         interval.tick().await;
         let files = tls.clone();
         let Ok(loaded) = spawn_blocking(move || files.now()).await else { return };
-        let days = loaded.own.days_left(SystemTime::now());
+        let Some(own) = S::own(&loaded) else { return };
+        let days = own.days_left(SystemTime::now());
         metrics.certificate_days[shown as usize].set(days);
-        if said.due(loaded.own.not_after_s, days) {
+        if said.due(own.not_after_s, days) {
             let message =
                 if days < 0 { "a certificate is not valid any more" } else { "a certificate ends soon" };
-            let file = tls.settings().cert.display().to_string();
+            let file = tls.settings().files().first().map(|file| file.display().to_string());
             log.warn(
                 message,
                 &[("listeners", shown.name().into()), ("days", days.into()), ("cert", file.into())],

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! TLS of the listeners.
+//! TLS of the listeners, and of connections to other members.
 //!
-//! Owns      [`Tls`], one for clients and one for peers: what handshakes are made with, loaded anew when a file
-//!           has changed.
+//! Owns      [`Tls`], one for clients and one for peers, and [`Dial`]: what handshakes are made with, loaded anew when
+//!           a file has changed.
 //! Holds     1. a handshake uses what the files held when it began (TL-3), unless that does not fit together:
 //!              then what was loaded before stays in force, and a line says so;
 //!           2. a connection that stands is not touched by a change.
@@ -10,58 +10,92 @@
 
 pub mod accept;
 mod clients;
+pub mod dial;
 pub mod expiry;
+mod judge;
 pub mod load;
 pub mod made;
-mod refused;
+pub mod refused;
+mod servers;
 pub mod settings;
 pub mod x509;
 
 use crate::{files::Stamps, log::Log};
-use load::{Loaded, TlsError};
-use settings::Settings;
-use std::sync::{Arc, Mutex, PoisonError};
+use load::TlsError;
+use settings::{Dialled, Settings};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+use x509::Facts;
+
+/// What the listeners of one kind shake hands with.
+pub type Tls = Kept<Settings>;
+/// What connections to other members are made with.
+pub type Dial = Kept<Dialled>;
+
+/// Where what handshakes are made with comes from.
+pub trait Source {
+    type Loaded: Clone;
+
+    /// The files whose change is a reason to load anew; that of the certificate that is shown, if there is one, comes
+    /// first.
+    fn files(&self) -> Vec<&Path>;
+
+    /// What it says.
+    fn own(loaded: &Self::Loaded) -> Option<&Facts>;
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If they cannot be read, or do not belong together.
+    fn load(&self) -> Result<Self::Loaded, TlsError>;
+}
 
 /// See the module.
-pub struct Tls {
-    settings: Settings,
+pub struct Kept<S: Source> {
+    settings: S,
     log: Log,
-    state: Mutex<State>,
+    state: Mutex<State<S::Loaded>>,
 }
 
-struct State {
+struct State<L> {
     /// Of every file, before it was read.
     stamps: Stamps,
-    loaded: Arc<Loaded>,
+    loaded: L,
 }
 
-impl Tls {
+impl<S: Source> Kept<S> {
     /// Loads what the settings name.
-    pub fn open(settings: Settings, log: Log) -> Result<Tls, TlsError> {
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    pub fn open(settings: S, log: Log) -> Result<Kept<S>, TlsError> {
         let stamps = stamps(&settings);
-        let loaded = Arc::new(load::load(&settings)?);
-        Ok(Tls { settings, log, state: Mutex::new(State { stamps, loaded }) })
+        let loaded = settings.load()?;
+        Ok(Kept { settings, log, state: Mutex::new(State { stamps, loaded }) })
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &S {
         &self.settings
     }
 
     /// What the files hold now. It looks at each of them: not for a thread that may not wait.
-    pub fn now(&self) -> Arc<Loaded> {
+    pub fn now(&self) -> S::Loaded {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps = stamps(&self.settings);
         if stamps != state.stamps {
             state.stamps = stamps;
-            let file = self.settings.cert.display().to_string();
-            match load::load(&self.settings) {
+            let files = self.settings.files();
+            let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+            match self.settings.load() {
                 Ok(loaded) => {
-                    state.loaded = Arc::new(loaded);
-                    self.log.info("loaded changed TLS files", &[("cert", file.into())]);
+                    state.loaded = loaded;
+                    self.log.info("loaded changed TLS files", &[("files", files.into())]);
                 }
                 Err(why) => self.log.warn(
                     "cannot load changed TLS files; those loaded before stay in force",
-                    &[("cert", file.into()), ("error", why.to_string().into())],
+                    &[("files", files.into()), ("error", why.to_string().into())],
                 ),
             }
         }
@@ -69,6 +103,6 @@ impl Tls {
     }
 }
 
-fn stamps(settings: &Settings) -> Stamps {
-    Stamps::of(load::files(settings))
+fn stamps(settings: &impl Source) -> Stamps {
+    Stamps::of(settings.files().into_iter())
 }

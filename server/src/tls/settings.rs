@@ -22,7 +22,25 @@ pub struct Settings {
     pub protocol: Protocol,
 }
 
-/// Which client certificates are let in, of those that can be verified (TL-6).
+/// TLS of connections that are made to other members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dialled {
+    /// Certificate and key that are shown to who asks for them (TL-12).
+    pub shown: Option<(PathBuf, PathBuf)>,
+    pub trust: Trust,
+    pub protocol: Protocol,
+}
+
+/// Who is taken for a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Whoever has a certificate of one of these authorities, for the host that was dialled.
+    Authorities { file: PathBuf, revoked: Option<PathBuf>, allowed: Allowed },
+    /// Whoever answers: certificates that members made for themselves say nothing (TL-8).
+    Anyone,
+}
+
+/// Which certificates are let in, of those that can be verified (TL-6).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Allowed {
     Any,
@@ -31,7 +49,7 @@ pub enum Allowed {
     Hosts(Vec<String>),
 }
 
-/// Versions and suites, for all listeners alike.
+/// Versions and suites, for all connections alike.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Protocol {
     pub min: Version,

@@ -24,11 +24,11 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 const MEMBERS: usize = 3;
 
-fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> pb::PutRequest {
+pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> pb::PutRequest {
     pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
 }
 
-fn get(key: impl Into<Bytes>, serializable: bool) -> pb::RangeRequest {
+pub fn get(key: impl Into<Bytes>, serializable: bool) -> pb::RangeRequest {
     pb::RangeRequest { key: key.into(), serializable, ..Default::default() }
 }
 
@@ -309,32 +309,36 @@ fn a_member_that_comes_back_with_an_empty_disk_is_refused() {
     });
 }
 
+/// Of the user `root`.
+pub const PASSWORD: &str = "a password of root";
+
 /// A request of this user's.
-fn by<M>(message: M, token: &str) -> Request<M> {
+pub fn by<M>(message: M, token: &str) -> Request<M> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("token", token.parse().expect("a token is ASCII"));
     request
 }
 
-async fn log_in(place: &Place) -> String {
-    let root = pb::AuthenticateRequest { name: "root".into(), password: "pw".into() };
+pub async fn log_in(place: &Place) -> String {
+    let root = pb::AuthenticateRequest { name: "root".into(), password: PASSWORD.into() };
     let mut auth = place.auth().await;
     auth.authenticate(root).await.expect("root may come in").into_inner().token
 }
 
-async fn close_to_strangers(place: &Place) {
+pub async fn close_to_strangers(place: &Place) {
     let mut auth = place.auth().await;
-    let user = pb::AuthUserAddRequest { name: "root".into(), password: "pw".into(), ..Default::default() };
+    let user =
+        pb::AuthUserAddRequest { name: "root".into(), password: PASSWORD.into(), ..Default::default() };
     auth.user_add(user).await.expect("added");
     let role = pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
     auth.user_grant_role(role).await.expect("granted");
     auth.auth_enable(pb::AuthEnableRequest {}).await.expect("on");
 }
 
-const CATCH_UP: [&str; 2] = ["--snapshot-catchup-entries=10", "--bcrypt-cost=4"];
+pub const CATCH_UP: [&str; 2] = ["--snapshot-catchup-entries=10", "--bcrypt-cost=4"];
 
 /// Writes through these members until their logs begin after what they have now; the key and revision of the last.
-async fn write_past_the_log(trio: &Members, through: &[usize]) -> (String, i64) {
+pub async fn write_past_the_log(trio: &Members, through: &[usize]) -> (String, i64) {
     const WRITES: u8 = 32;
     const WRITES_PER_FOLD: u8 = 8;
     let token = log_in(&trio.place(through[0])).await;
@@ -355,7 +359,7 @@ async fn write_past_the_log(trio: &Members, through: &[usize]) -> (String, i64) 
 }
 
 /// It was sent a snapshot: the users came with it, a new token counts on it, and it has what the others have.
-async fn check_follows(trio: &mut Members, behind: usize, (key, revision): (String, i64)) {
+pub async fn check_follows(trio: &mut Members, behind: usize, (key, revision): (String, i64)) {
     assert!(trio.member(behind).has_said("a snapshot takes the place of the store"));
     let place = trio.place(behind);
     let token = log_in(&place).await;

@@ -73,7 +73,7 @@ fn a_member_whose_cluster_is_gone_goes_on_with_all_data_and_others_are_added_ane
             let place = Place::new(name);
             let added = add(&left, &place, false).await.member.expect("the new one").id;
             assert!(!lost.contains(&added) && added != before.1);
-            let new = members.join(place);
+            let new = members.join(place, &[]);
             members.restart(new, tempfile::tempdir().expect("a directory"));
         }
         let leader = members.leader().await;

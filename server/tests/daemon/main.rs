@@ -20,6 +20,7 @@ mod members;
 mod membership;
 mod metrics;
 mod rpc;
+mod secure;
 mod streams;
 mod support;
 mod tls;

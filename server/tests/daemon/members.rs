@@ -25,7 +25,12 @@ pub struct Place {
 
 impl Place {
     pub fn new(name: impl Into<String>) -> Place {
-        Place { name: name.into(), peer: free_url(), client: free_url() }
+        Place { name: name.into(), peer: free_url("http"), client: free_url("http") }
+    }
+
+    /// One that its peers reach under TLS.
+    pub fn secure(name: impl Into<String>) -> Place {
+        Place { peer: free_url("https"), ..Place::new(name) }
     }
 
     fn named(&self) -> String {
@@ -76,7 +81,7 @@ impl Place {
 
 /// A port that nobody has, that is given once, and that no outgoing connection gets: who dials a member that is down
 /// must not take its port.
-fn free_url() -> String {
+fn free_url(scheme: &str) -> String {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
@@ -85,7 +90,7 @@ fn free_url() -> String {
         let port = PORTS.start + u16::from_be_bytes(bytes) % (PORTS.end - PORTS.start);
         let is_new = GIVEN.lock().expect("no panic").insert(port);
         if is_new && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return format!("http://127.0.0.1:{port}");
+            return format!("{scheme}://127.0.0.1:{port}");
         }
     }
 }
@@ -99,19 +104,23 @@ pub struct Members {
 impl Members {
     /// Starts a cluster of so many, all there from its beginning, with these flags beside those of their places.
     pub fn start(count: usize, more: &[&str]) -> Members {
-        Members::start_each(count, |_| more)
+        Self::start_each(count, |_| more)
     }
 
     /// The same, where each has flags of its own.
     pub fn start_each<'a>(count: usize, more: impl Fn(usize) -> &'a [&'a str]) -> Members {
-        let places: Vec<Place> = (0..count).map(|i| Place::new(format!("m{i}"))).collect();
+        let places = (0..count).map(|i| Place::new(format!("m{i}"))).collect();
+        Self::start_at(places, |i, _| more(i).iter().map(|flag| (*flag).to_owned()).collect())
+    }
+
+    /// The same at these places.
+    pub fn start_at(places: Vec<Place>, more: impl Fn(usize, &Place) -> Vec<String>) -> Members {
         let named: Vec<String> = places.iter().map(Place::named).collect();
         let mut members = Members { places: Vec::new(), flags: Vec::new(), running: Vec::new() };
         let mut spawned = Vec::new();
         for place in places {
-            let own = more(spawned.len()).iter().map(|flag| (*flag).to_owned());
-            let flags = place.flags(&named).into_iter().chain(own);
-            members.flags.push(flags.collect());
+            let own = more(spawned.len(), &place);
+            members.flags.push([place.flags(&named), own].concat());
             members.places.push(place);
             spawned.push(members.spawn(spawned.len(), tempfile::tempdir().expect("a directory")));
         }
@@ -119,11 +128,12 @@ impl Members {
         members
     }
 
-    /// A place for one that is added: it is to join those that run now.
-    pub fn join(&mut self, place: Place) -> usize {
+    /// A place for one that is added: it is to join those that run now, with these flags beside those of its place.
+    pub fn join(&mut self, place: Place, more: &[String]) -> usize {
         let named: Vec<String> = self.live().into_iter().map(|i| self.places[i].named()).collect();
         let mut flags = place.flags(&[named, vec![place.named()]].concat());
         flags.push("--initial-cluster-state=existing".to_owned());
+        flags.extend_from_slice(more);
         self.places.push(place);
         self.flags.push(flags);
         self.running.push(None);

@@ -42,7 +42,7 @@ pub async fn add(through: &Place, place: &Place, is_learner: bool) -> pb::Member
     .await
 }
 
-async fn remove(through: &Place, id: u64) -> pb::MemberRemoveResponse {
+pub async fn remove(through: &Place, id: u64) -> pb::MemberRemoveResponse {
     let cluster = through.cluster().await;
     healthy(|| {
         let mut cluster = cluster.clone();
@@ -80,7 +80,7 @@ fn a_member_that_is_lost_is_replaced_by_another() {
         let few = "etcdserver: re-configuration failed due to not enough started members";
         assert_eq!(refused, (Code::Unknown, few.to_owned()), "one that has not started is one too many");
 
-        let new = members.join(place);
+        let new = members.join(place, &[]);
         members.restart(new, tempfile::tempdir().expect("a directory"));
         let names: Vec<String> = members.list(new).await.into_iter().map(|member| member.name).collect();
         assert_eq!(names.len(), 3);
@@ -136,7 +136,7 @@ fn a_learner_serves_little_and_is_promoted_once_it_is_in_sync() {
         let once = "etcdserver: can only promote a learner member";
         assert_eq!(voter, (Code::FailedPrecondition, once.to_owned()));
 
-        let new = members.join(place);
+        let new = members.join(place, &[]);
         members.restart(new, tempfile::tempdir().expect("a directory"));
         let learner = members.place(new);
         let status = learner.maintenance().await.status(pb::StatusRequest {}).await.expect("a status");
@@ -245,7 +245,7 @@ fn a_joined_member_that_lost_its_disk_is_refused_and_so_is_a_cluster_named_wrong
             let bad = "etcdserver: given member URLs are invalid".to_owned();
             assert_eq!(refused, (Code::InvalidArgument, bad), "{urls:?}");
         }
-        let early = members.join(Place::new("early"));
+        let early = members.join(Place::new("early"), &[]);
         let mut uninvited = members.spawn(early, tempfile::tempdir().expect("a directory"));
         assert_eq!(uninvited.wait().code(), Some(1));
         assert!(uninvited.has_said("member count is unequal"), "{:#?}", uninvited.log);
@@ -253,7 +253,7 @@ fn a_joined_member_that_lost_its_disk_is_refused_and_so_is_a_cluster_named_wrong
 
         let place = Place::new("second");
         add(&through, &place, false).await;
-        let second = members.join(place);
+        let second = members.join(place, &[]);
         members.restart(second, tempfile::tempdir().expect("a directory"));
         drop(members.kill(second));
         let mut again = members.spawn(second, tempfile::tempdir().expect("a directory"));

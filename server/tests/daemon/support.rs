@@ -154,6 +154,15 @@ impl Daemon {
         }
     }
 
+    /// Waits for a line of which this is true.
+    pub fn wait_for_line(&mut self, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
+        let begin = Instant::now();
+        while !self.log.iter().any(&is) {
+            assert!(self.read_line(), "it ended and never said {what}: {:#?}", self.log);
+            assert!(begin.elapsed() < PATIENCE, "it never said {what}: {:#?}", self.log);
+        }
+    }
+
     /// Reads what it has said so far.
     pub fn read_all(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
@@ -174,6 +183,22 @@ impl Daemon {
 
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What it has said, what it has written, and what of it others can look at.
+    pub fn everything(&self, pages: &[&str]) -> Vec<(String, Vec<u8>)> {
+        let mut all = vec![("the log".to_owned(), format!("{:?}", self.log).into_bytes())];
+        all.extend(pages.iter().map(|page| ("a page".to_owned(), page.as_bytes().to_vec())));
+        let mut open = vec![self.data_dir()];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                let entries = fs::read_dir(path).expect("a directory");
+                open.extend(entries.map(|entry| entry.expect("an entry").path()));
+            } else {
+                all.push((path.display().to_string(), fs::read(&path).expect("a file")));
+            }
+        }
+        all
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -389,4 +414,17 @@ pub fn quiet_end(daemon: Daemon) {
     daemon.wait();
     let panic = daemon.log.iter().find(|line| line["level"] == "panic" || line["level"] == "fatal");
     assert!(panic.is_none(), "{panic:?}");
+}
+
+/// S11: none of these letters is in any of that.
+pub fn assert_hidden(everything: &[(String, Vec<u8>)], secrets: &[&str]) {
+    assert!(everything.len() > 3, "the data directory was read");
+    assert!(secrets.iter().all(|secret| secret.len() >= 8), "shorter letters are found by accident");
+    for (name, bytes) in everything {
+        // A search in text skips ahead; files are large.
+        let text = String::from_utf8_lossy(bytes);
+        for secret in secrets {
+            assert!(!text.contains(secret), "{name} has a secret of {} bytes", secret.len());
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::{
     },
     Peer, Way,
     accept::REMOVED,
-    http,
+    reach::{Connection, Reach, ReachError, Said},
     wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, body, frame},
 };
 use ::http::{Request, Response, StatusCode, header};
@@ -34,6 +34,8 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(100);
+/// The same where certificates, or the other end's opinion of them, have to change first.
+const RETRY_LASTING: Duration = Duration::from_secs(1);
 /// A connection and its handshake take no longer.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 /// A peer that answers no ping for as long is gone.
@@ -50,10 +52,8 @@ pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("no answer in time")]
@@ -71,12 +71,23 @@ impl DialError {
     fn is_removal(&self) -> bool {
         matches!(self, DialError::Refused { status: StatusCode::FORBIDDEN, text } if text == REMOVED)
     }
+
+    /// Somebody has to do something before it can be otherwise: a try costs both ends more than it is worth.
+    fn is_lasting(&self) -> bool {
+        match self {
+            DialError::Reach(ReachError::Tls(refused)) => refused.has_advice(),
+            DialError::Reach(ReachError::Untrusted(_) | ReachError::Url(_)) => true,
+            DialError::Refused { status, .. } => *status == StatusCode::PRECONDITION_FAILED,
+            _ => false,
+        }
+    }
 }
 
 /// A connection that a request can be sent on; it ends with this.
 pub(super) struct Line {
     send: SendRequest<RequestBody>,
     authority: String,
+    said: Said,
     driver: JoinHandle<()>,
 }
 
@@ -87,8 +98,8 @@ impl Drop for Line {
 }
 
 impl Line {
-    pub async fn open(url: &str) -> Result<Line, DialError> {
-        let stream = http::connect(url).await?;
+    pub async fn open(reach: &Reach, url: &str) -> Result<Line, ReachError> {
+        let Connection { stream, authority, said } = reach.connect(url, "h2").await?;
         let (send, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
@@ -97,10 +108,11 @@ impl Line {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .handshake(TokioIo::new(stream))
-            .await?;
+            .await
+            .map_err(|error| said.explain(ReachError::Http(error)))?;
         // Requests see its error as their own.
         let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Line { send, authority: http::authority(url)?.to_owned(), driver })
+        Ok(Line { send, authority, said, driver })
     }
 
     /// Sends a request whose frames come out of `frames`, and gives what answers it.
@@ -113,8 +125,9 @@ impl Line {
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .body(body(frames).boxed_unsync())
-            .map_err(io::Error::other)?;
-        let response = self.send.send_request(request).await?;
+            .map_err(|error| ReachError::Io(io::Error::other(error)))?;
+        let response = self.send.send_request(request).await;
+        let response = response.map_err(|error| self.said.explain(ReachError::Http(error)))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -186,14 +199,14 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, way: Way) {
             shared.log(Level::Warn, "no connection to a peer", &fields);
             told = Some(text);
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(if error.is_lasting() { RETRY_LASTING } else { RETRY }).await;
     }
 }
 
 async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infallible, DialError> {
     let (frames, out) = mpsc::channel(FRAMES_AHEAD);
     let opening = async {
-        let mut line = Line::open(url).await?;
+        let mut line = Line::open(&shared.config.reach, url).await?;
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer.id, 0))).await.ok();
         let response = line.request(TALK, out).await?;

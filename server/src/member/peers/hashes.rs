@@ -9,6 +9,7 @@
 use super::{
     http::{self, Answer},
     members::{CLUSTER_ID, HASH_KV},
+    reach::Reach,
 };
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -46,6 +47,7 @@ pub enum Which {
 
 /// What peers are asked.
 pub struct Question {
+    pub reach: Reach,
     pub cluster: ClusterId,
     pub revision: i64,
     pub which: Which,
@@ -67,7 +69,8 @@ impl Question {
         let body = Bytes::from(body.to_string());
         let mut why = "it has no address".to_owned();
         for url in &peer.urls {
-            let asked = http::ask(url, Method::GET, HASH_KV, &headers, body.clone(), self.patience);
+            let (reach, body) = (&self.reach, body.clone());
+            let asked = http::ask(reach, url, Method::GET, HASH_KV, &headers, body, self.patience);
             match asked.await.map_err(|error| error.to_string()).and_then(|answer| self.read(&answer)) {
                 Ok(done) => return Ok(done),
                 Err(error) => why = format!("{url}: {error}"),
@@ -115,8 +118,8 @@ mod tests {
     #[test]
     fn only_a_hash_of_this_cluster_at_this_revision_is_an_answer() {
         let cluster = ClusterId(0xab);
-        let question =
-            Question { cluster, revision: 7, which: Which::Anew, patience: Duration::from_secs(1) };
+        let (reach, patience) = (Reach::default(), Duration::from_secs(1));
+        let question = Question { reach, cluster, revision: 7, which: Which::Anew, patience };
         let read = |status: u16, id: Option<&'static str>, body: &str| {
             let mut headers = HeaderMap::new();
             if let Some(id) = id {

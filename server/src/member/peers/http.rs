@@ -5,13 +5,13 @@
 //! Holds     an answer is bounded in size and time.
 //! Never     tries again.
 
+use super::reach::{Connection, Reach, ReachError};
 use crate::front::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use std::{io, time::Duration};
-use tokio::net::TcpStream;
 
 /// The largest answer that is read: the keys of a lease are many.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -22,23 +22,6 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-}
-
-/// The host and port of a peer URL.
-///
-/// # Errors
-/// If it is of a kind that is not spoken yet.
-pub fn authority(url: &str) -> io::Result<&str> {
-    let other = || io::Error::new(io::ErrorKind::Unsupported, format!("{url}: only http:// is spoken"));
-    Ok(url.strip_prefix("http://").ok_or_else(other)?.trim_end_matches('/'))
-}
-
-/// # Errors
-/// If nobody answers there.
-pub async fn connect(url: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(authority(url)?).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// An answer of plain text.
@@ -56,28 +39,33 @@ pub fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 /// # Errors
 /// If it does not answer within `patience`.
 pub async fn ask(
+    reach: &Reach,
     url: &str,
     method: Method,
     path: &str,
     headers: &[(&'static str, String)],
     body: Bytes,
     patience: Duration,
-) -> io::Result<Answer> {
-    let asking = async {
-        let stream = connect(url).await?;
-        let (mut send, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+) -> Result<Answer, ReachError> {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let request = request.body(Full::new(body)).map_err(io::Error::other)?;
+    tokio::time::timeout(patience, send(reach, url, request)).await.unwrap_or(Err(ReachError::Late))
+}
+
+async fn send(reach: &Reach, url: &str, mut request: Request<Full<Bytes>>) -> Result<Answer, ReachError> {
+    let Connection { stream, authority, said } = reach.connect(url, "http/1.1").await?;
+    let host = HeaderValue::try_from(authority).map_err(io::Error::other)?;
+    request.headers_mut().insert(header::HOST, host);
+    let answered = async {
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, authority(url)?);
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let request = request.body(Full::new(body)).map_err(io::Error::other)?;
-        let response = send.send_request(request).await.map_err(io::Error::other)?;
-        let (head, body) = response.into_parts();
+        let (head, body) = send.send_request(request).await?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
         driver.abort();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok::<_, ReachError>(Answer { status: head.status, headers: head.headers, body })
     };
-    tokio::time::timeout(patience, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    answered.await.map_err(|error| said.explain(error))
 }

@@ -136,8 +136,8 @@ impl Member {
         let body = bytes::Bytes::from(body);
         for url in self.shared.peers.urls_of(leader) {
             let headers = [("content-type", "application/protobuf".to_owned())];
-            let answer = http::ask(&url, Method::POST, path, &headers, body.clone(), PATIENCE).await;
-            match answer {
+            let reach = &self.shared.config.reach;
+            match http::ask(reach, &url, Method::POST, path, &headers, body.clone(), PATIENCE).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Some(Some(answer.body)),
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Some(None),
                 Ok(_) | Err(_) => {}

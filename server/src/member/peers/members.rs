@@ -9,6 +9,7 @@ use super::{
     super::{Caller, Member},
     hashes::Which,
     http::{self, Answer, reply},
+    reach::{Reach, ReachError},
 };
 use crate::front::body::Body;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -170,22 +171,36 @@ pub fn parse(text: &[u8]) -> Option<Vec<pb::Member>> {
 }
 
 /// The records that the member at `url` has, and the id of its cluster.
-pub async fn ask_for_members(url: &str, patience: Duration) -> Option<(Vec<pb::Member>, u64)> {
-    let answer = http::ask(url, Method::GET, MEMBERS, &[], Bytes::new(), patience).await.ok()?;
-    let cluster = answer.headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok())?;
-    let cluster = u64::from_str_radix(cluster, 16).ok()?;
-    let members = parse(&answer.body).filter(|_| answer.status == StatusCode::OK)?;
-    Some((members, cluster))
+///
+/// # Errors
+/// If it does not answer, or something else.
+pub async fn ask_for_members(
+    reach: &Reach,
+    url: &str,
+    patience: Duration,
+) -> Result<(Vec<pb::Member>, u64), ReachError> {
+    let answer = http::ask(reach, url, Method::GET, MEMBERS, &[], Bytes::new(), patience).await?;
+    let cluster = answer.headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
+    let cluster = cluster.and_then(|id| u64::from_str_radix(id, 16).ok());
+    let members = parse(&answer.body).filter(|_| answer.status == StatusCode::OK);
+    members.zip(cluster).ok_or_else(|| {
+        ReachError::Io(io::Error::other(format!("{} to {MEMBERS}: it is no member that runs", answer.status)))
+    })
 }
 
 /// Has the leader at `url` promote a learner.
 ///
 /// # Errors
 /// If it does not answer.
-pub async fn ask_to_promote(url: &str, id: u64, token: Option<&str>) -> io::Result<Answer> {
+pub async fn ask_to_promote(
+    reach: &Reach,
+    url: &str,
+    id: u64,
+    token: Option<&str>,
+) -> Result<Answer, ReachError> {
     let headers: Vec<_> = token.map(|token| ("authorization", token.to_owned())).into_iter().collect();
     let path = format!("{PROMOTE}/{id}");
-    http::ask(url, Method::POST, &path, &headers, Bytes::new(), PROMOTE_PATIENCE).await
+    http::ask(reach, url, Method::POST, &path, &headers, Bytes::new(), PROMOTE_PATIENCE).await
 }
 
 #[cfg(test)]

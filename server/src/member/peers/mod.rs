@@ -14,6 +14,7 @@ pub mod hashes;
 pub mod http;
 pub mod leases;
 pub mod members;
+pub mod reach;
 mod snapshot;
 pub mod wire;
 

@@ -17,6 +17,7 @@ use super::{
     accept::{Refusal, answer, greeting},
     dial::{DialError, Line, hello, welcome},
     figures::UnderWay,
+    reach::ReachError,
     wire::{FrameError, Frames, Hello, SNAPSHOT, Welcome, frame, raw_frame},
 };
 use crate::front::body::Body;
@@ -119,7 +120,7 @@ async fn pour(
 ) -> Result<(), DialError> {
     let (frames, body) = mpsc::channel(FRAMES_AHEAD);
     let opening = async {
-        let mut line = Line::open(url).await?;
+        let mut line = Line::open(&shared.config.reach, url).await?;
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer, number))).await.ok();
         let response = line.request(SNAPSHOT, body).await?;
@@ -149,7 +150,7 @@ async fn pour(
     // Who still reads for it has nobody to read for.
     drop(line);
     match read.await {
-        Ok(Err(error)) => return Err(std::io::Error::other(error.to_string()).into()),
+        Ok(Err(error)) => return Err(ReachError::Io(std::io::Error::other(error.to_string())).into()),
         Ok(Ok(())) => {}
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A connection's bytes, whichever socket they come over, plain or under TLS.
 //!
-//! Owns      one type for all of them, so that what serves requests is compiled once.
+//! Owns      one type for all of them, dialled or accepted, so that what serves requests is compiled once.
 //! Never     looks at the bytes.
 
 use std::{
@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 pub enum Socket {
     Tcp(TcpStream),
