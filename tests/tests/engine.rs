@@ -11,10 +11,12 @@ use std::process::Command;
 use cairn_proto::etcdserverpb::{
     CompactionRequest, DefragmentRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
     LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, RangeResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 use cairn_tests::client::Client;
 use cairn_tests::server::{Program, Server};
 use cairn_tests::tools;
+use tokio_stream::StreamExt as _;
 
 const KEYS: usize = 400;
 const LEASE: i64 = 4242;
@@ -141,6 +143,72 @@ async fn a_daemon_starts_on_the_backup_of_one_that_ran() {
     }
     assert!(server.stop().await.code().is_none_or(|code| code == 0 || code == 143));
     engine(&["check", "--deep", text(&server.data_dir())], 0);
+}
+
+/// Case R37.
+///
+/// rule: EX-5
+#[tokio::test]
+async fn a_restore_that_passes_over_revisions_gives_none_twice_and_tells_the_watchers_from_before() {
+    const BY: i64 = 1_000;
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let mut server = Server::start(Program::cairn()).await;
+    let mut client = server.client().await;
+    fill(&mut client).await;
+    let kept = all(&mut client, 0).await;
+    let at_backup = kept.header.expect("a header").revision;
+    let (file, data) = (temp.path().join("backup"), temp.path().join("data"));
+    engine(&["backup", text(&server.data_dir()), text(&file)], 0);
+    put(&mut client, "lost".into(), "behind the backup".into(), 0).await;
+    let remembered = all(&mut client, 0).await.header.expect("a header").revision;
+
+    let by = BY.to_string();
+    engine(&["restore", text(&file), text(&data), "--bump-revision", &by, "--mark-compacted"], 0);
+    client = start_on(&mut server, &data).await;
+    for start in ["restored", "started again"] {
+        let now = all(&mut client, 0).await;
+        assert_eq!((&now.kvs, now.count), (&kept.kvs, kept.count), "{start}");
+        assert_eq!(now.header.expect("a header").revision, at_backup + BY, "{start}");
+        for from in [at_backup, remembered + 1, at_backup + BY - 1] {
+            let told = first_answer(&mut client, from).await;
+            assert!(
+                told.canceled && told.compact_revision == at_backup + BY,
+                "{start}, from {from}: {told:?}"
+            );
+            let old = RangeRequest { key: "key/0001".into(), revision: from, ..Default::default() };
+            let refused = client.kv.range(old).await.expect_err("compacted");
+            assert_eq!(refused.message(), "etcdserver: mvcc: required revision has been compacted");
+        }
+        server.kill();
+        server.restart().await;
+        client = server.client().await;
+    }
+    put(&mut client, "new".into(), String::new(), 0).await;
+    let first = first_answer(&mut client, at_backup + BY + 1).await;
+    let [event] = &first.events[..] else { panic!("one change: {first:?}") };
+    assert_eq!(event.kv.as_ref().expect("a pair").mod_revision, at_backup + BY + 1);
+    assert!(server.stop().await.code().is_none_or(|code| code == 0 || code == 143));
+    engine(&["check", "--deep", text(&server.data_dir())], 0);
+}
+
+/// The first that a watcher of everything is told: changes, or its end.
+async fn first_answer(client: &mut Client, from: i64) -> WatchResponse {
+    let create = WatchCreateRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        start_revision: from,
+        ..Default::default()
+    };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = tokio_stream::iter([create]).chain(tokio_stream::pending());
+    let mut answers = client.watch.watch(requests).await.expect("a stream").into_inner();
+    loop {
+        let answer = answers.message().await.expect("an answer").expect("one");
+        if answer.canceled || !answer.events.is_empty() {
+            return answer;
+        }
+        assert!(answer.created, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -143,6 +143,18 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
+    /// Passes over `by` revisions, which then have no changes, and makes the last of them the compact revision: for a
+    /// store that took the place of one that had gone on. Whoever knows a revision of that one does not find another
+    /// change under it, and is told of a compaction (EX-5).
+    ///
+    /// # Errors
+    /// [`OpError::FutureRevision`] if there are not so many revisions.
+    pub fn skip(&mut self, by: u64) -> Result<(), OpError> {
+        let to = self.meta.revision.checked_add_unsigned(by).ok_or(OpError::FutureRevision)?;
+        self.meta.revision = to;
+        self.compact(to)
+    }
+
     /// The keys attached to a lease, in order.
     pub fn keys_of_lease(&self, lease: i64) -> Result<Vec<Bytes>, OpError> {
         keys_of_lease(&self.txn, lease).map_err(OpError::from)

@@ -14,6 +14,8 @@
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use super::format::{FRAME_BYTES_MAX, HEADER_BYTES, Header};
 use super::receive::{Installed, Receiver};
 use super::send::{Position, Snapshot};
@@ -93,6 +95,8 @@ pub struct RestoreLog {
     pub dir: PathBuf,
     /// The member whose log it is counts only where the backup does not say.
     pub options: WalOptions,
+    /// Kind and data of one more entry behind those of the backup.
+    pub then: Option<(u8, Bytes)>,
 }
 
 /// Writes `log`, which has to follow the checkpoint, and `snapshot` to the file `to`, which must not exist. A store
@@ -192,7 +196,10 @@ pub fn read_head(vfs: &dyn Vfs, from: &Path) -> Result<BackupHead> {
 /// [`Error::Corrupt`] if the backup is not whole, [`Error::Format`] if it is of a newer build; an I/O error of kind
 /// `AlreadyExists` if there is a store or a log; [`Error::Locked`]. Then there is no store.
 pub fn restore(from: &Path, to: &RestoreTo, progress: &mut dyn FnMut(Step)) -> Result<Installed> {
-    let BackupHead { log, stream_at, .. } = read_head(&*to.options.vfs, from)?;
+    let BackupHead { mut log, stream_at, .. } = read_head(&*to.options.vfs, from)?;
+    if let (Some(part), Some((kind, data))) = (&mut log, to.log.as_ref().and_then(|log| log.then.clone())) {
+        part.append(kind, data);
+    }
     let restored = into_store(to, log.as_ref(), progress, |receiver, progress| {
         feed(from, stream_at, receiver, progress)
     });

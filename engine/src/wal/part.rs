@@ -84,6 +84,13 @@ impl LogPart {
         }
     }
 
+    /// Appends an entry of `kind`, in the term of the one before it.
+    pub fn append(&mut self, kind: u8, data: Bytes) {
+        let index = self.last_index() + 1;
+        let term = self.entries.last().map_or(self.base.term, |entry| entry.term).max(1);
+        self.entries.push(Entry { index, term, kind, data });
+    }
+
     /// The part as a segment.
     pub fn encode(&self) -> Vec<u8> {
         let salt = self.base.install.0 ^ SALT;
@@ -252,7 +259,12 @@ mod tests {
         }
         let kept: Vec<_> = part.entries.iter().map(|entry| (entry.index, entry.term)).collect();
         assert_eq!(kept, [(11, 2), (12, 3)]);
+        part.append(4, Bytes::from_static(b"x"));
+        let last = Entry { index: 13, term: 3, kind: 4, data: Bytes::from_static(b"x") };
+        assert_eq!((part.last_index(), part.entries.last()), (13, Some(&last)));
         part.push(&entry(10, 3, 0));
         assert_eq!(part.last_index(), 10, "what followed the old entry is void");
+        part.append(0, Bytes::new());
+        assert_eq!(part.entries, [entry(11, 2, 0)].map(|entry| Entry { data: Bytes::new(), ..entry }));
     }
 }

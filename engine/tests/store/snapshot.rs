@@ -397,7 +397,7 @@ fn a_backup_restores_with_a_log_and_a_directory_in_use_is_refused() {
     let mut to = original.to(COPY);
     let log_dir = Path::new(COPY).join("wal");
     let log_options = |salt| WalOptions::new(Arc::new(disk.clone()), MEMBER_ID, salt);
-    to.log = Some(RestoreLog { dir: log_dir.clone(), options: log_options(1) });
+    to.log = Some(RestoreLog { dir: log_dir.clone(), options: log_options(1), then: None });
     let installed = restore(Path::new(BACKUP), &to, &mut |_| {}).expect("restored");
     let evidence = Evidence {
         applied_index: installed.meta.applied_index,

@@ -19,6 +19,11 @@ pub enum Command {
     DeleteRange(pb::DeleteRangeRequest),
     Txn(pb::TxnRequest),
     Compact(pb::CompactionRequest),
+    /// What a restore leaves at the end of the log: revisions are passed over, and the last of them is compacted. In
+    /// the log it is a compaction with one more field.
+    Skip {
+        by: u64,
+    },
     LeaseGrant(pb::LeaseGrantRequest),
     LeaseRevoke(pb::LeaseRevokeRequest),
     /// The leader's revoke of a lease that ran out, as it was granted by one entry. In the log it is a
@@ -136,9 +141,22 @@ struct Revoke {
     granted_index: u64,
 }
 
-/// The one field of `InternalRaftRequest` that is looked at twice.
+/// A compaction as it is in the log.
 #[derive(Clone, PartialEq, Message)]
-struct WithRevoke {
+struct Compaction {
+    #[prost(int64, tag = "1")]
+    revision: i64,
+    #[prost(bool, tag = "2")]
+    physical: bool,
+    #[prost(uint64, tag = "15")]
+    skip: u64,
+}
+
+/// The fields of `InternalRaftRequest` that are looked at twice.
+#[derive(Clone, PartialEq, Message)]
+struct Wider {
+    #[prost(message, optional, tag = "7")]
+    compaction: Option<Compaction>,
     #[prost(message, optional, tag = "9")]
     revoke: Option<Revoke>,
 }
@@ -163,7 +181,7 @@ impl Command {
             Command::Put(_) => CommandKind::Put,
             Command::DeleteRange(_) => CommandKind::DeleteRange,
             Command::Txn(_) => CommandKind::Txn,
-            Command::Compact(_) => CommandKind::Compaction,
+            Command::Compact(_) | Command::Skip { .. } => CommandKind::Compaction,
             Command::LeaseGrant(_) => CommandKind::LeaseGrant,
             Command::LeaseRevoke(_) | Command::LeaseEnd { .. } => CommandKind::LeaseRevoke,
             Command::LeaseCheckpoint(_) => CommandKind::LeaseCheckpoint,
@@ -191,6 +209,10 @@ impl Command {
             Command::DeleteRange(r) => write(field::DELETE_RANGE, r, &header),
             Command::Txn(r) => write(field::TXN, r, &header),
             Command::Compact(r) => write(field::COMPACTION, r, &header),
+            Command::Skip { by } => {
+                let skip = Compaction { skip: *by, ..Default::default() };
+                write(field::COMPACTION, &skip, &header)
+            }
             Command::LeaseGrant(r) => write(field::LEASE_GRANT, r, &header),
             Command::LeaseRevoke(r) => write(field::LEASE_REVOKE, r, &header),
             Command::LeaseEnd { id, granted_index } => {
@@ -238,9 +260,14 @@ impl Command {
             ..
         } = r;
         if lease_revoke.is_some() {
-            let Revoke { id, granted_index } = WithRevoke::decode(bytes)?.revoke.unwrap_or_default();
+            let Revoke { id, granted_index } = Wider::decode(bytes)?.revoke.unwrap_or_default();
             if granted_index != 0 {
                 return Ok((Command::LeaseEnd { id, granted_index }, by));
+            }
+        } else if compaction.is_some() {
+            let Compaction { skip, .. } = Wider::decode(bytes)?.compaction.unwrap_or_default();
+            if skip != 0 {
+                return Ok((Command::Skip { by: skip }, by));
             }
         }
         None.or(put.map(Command::Put))
@@ -337,7 +364,7 @@ mod tests {
                 Command::Compact(r) => whole.compaction = Some(r),
                 Command::LeaseGrant(r) => whole.lease_grant = Some(r),
                 Command::LeaseRevoke(r) => whole.lease_revoke = Some(r),
-                Command::LeaseEnd { .. } => unreachable!("not among them"),
+                Command::LeaseEnd { .. } | Command::Skip { .. } => unreachable!("not among them"),
                 Command::LeaseCheckpoint(r) => whole.lease_checkpoint = Some(r),
                 Command::Alarm(r) => whole.alarm = Some(r),
                 Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),

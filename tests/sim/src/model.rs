@@ -258,6 +258,7 @@ impl Model {
                 Outcome::Done
             }
             Command::Alarm(r) => self.alarm(r),
+            Command::Skip { .. } => unreachable!("no simulated member is restored from a backup"),
             Command::Auth(_) => unreachable!("no client of a simulated member changes users"),
         }
     }

@@ -4,6 +4,7 @@
 //! Owns      names, defaults and help texts. `build.rs` makes the manual pages and the shell completions from them.
 //! Never     knows the engine: this file is compiled into the build script too.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -101,6 +102,10 @@ pub enum Command {
     /// The member that is started on it has the id of the one that was copied, its cluster id, and
     /// everything that was in the backup. Every page is checked before the directory has a member.
     /// One of several members of a cluster is refused: it may have voted and acknowledged more since.
+    ///
+    /// What was changed after the backup is lost, and its revisions would be given to other changes.
+    /// For clients that remember revisions, such as those of Kubernetes, pass over more than were given
+    /// since: --bump-revision 1000000000 --mark-compacted.
     #[command(verbatim_doc_comment)]
     Restore(Restore),
 
@@ -320,6 +325,14 @@ pub struct Restore {
 
     /// The data directory to make; it may be there, without a member
     pub dir: PathBuf,
+
+    /// Pass over so many revisions, so that none is given to another change than before
+    #[arg(long, value_name = "N", requires = "mark_compacted")]
+    pub bump_revision: Option<NonZeroU64>,
+
+    /// Have the last of them compacted, so that watchers from before are told
+    #[arg(long, requires = "bump_revision")]
+    pub mark_compacted: bool,
 }
 
 #[derive(Args, Debug)]

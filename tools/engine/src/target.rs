@@ -6,8 +6,9 @@
 //!           2. `member` is there only if it is whole and durable; a command that failed leaves nothing.
 //! Never     touches what it did not make.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use cairn_engine::InstallId;
@@ -19,6 +20,9 @@ use crate::outcome::{Failure, Outcome};
 /// Says to the daemon whose directory this is. It has to be there before the log is, whose files have names of the
 /// form that etcd's have.
 const MARK: &str = "CAIRN";
+
+/// What a member has is its owner's alone.
+const DIR_MODE: u32 = 0o700;
 
 pub struct Target {
     dir: PathBuf,
@@ -42,7 +46,7 @@ impl Target {
         vfs.create_dir(dir).map_err(|e| Failure::io("make", dir, &e))?;
         let partial = dir.join("member.partial");
         let target = Target { dir: dir.to_path_buf(), partial, made_dir, done: false };
-        if let Err(error) = fs::create_dir(&target.partial) {
+        if let Err(error) = DirBuilder::new().mode(DIR_MODE).create(&target.partial) {
             let shown = target.partial.display().to_string();
             let failure = match error.kind() {
                 ErrorKind::AlreadyExists => Failure::Unable(format!(

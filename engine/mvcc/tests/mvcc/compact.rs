@@ -39,6 +39,43 @@ fn which_revisions_can_be_compacted() {
     );
 }
 
+// rule: EX-5
+#[test]
+fn revisions_that_are_passed_over_have_no_changes_and_are_compacted() {
+    check(
+        "put a 1
+         put b 1
+         put a 2
+         skip 10
+         revision
+         get a
+         get a @13
+         history a 4
+         history a 14
+         put a 3
+         history a 14
+         purge
+         get b @14
+         get a",
+        expect![[r#"
+            put a 1 -> rev 2
+            put b 1 -> rev 3
+            put a 2 -> rev 4
+            skip 10 -> ok
+            revision -> 14 compact 14
+            get a -> rev 14 [a=2(2,4,2)] count 1
+            get a @13 -> error: required revision has been compacted
+            history a 4 -> error: required revision has been compacted
+            history a 14 -> next 15
+            put a 3 -> rev 15
+            history a 14 -> PUT 15.0 a=3(2,15,3) after 4.0; next 16
+            purge -> Done(14)
+            get b @14 -> rev 15 [b=1(3,3,1)] count 1
+            get a -> rev 15 [a=3(2,15,3)] count 1
+        "#]],
+    );
+}
+
 // rule: COMPACT-3, COMPACT-6
 #[test]
 fn a_compaction_holds_at_once_and_at_its_revision_all_still_works() {

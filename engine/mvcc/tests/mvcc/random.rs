@@ -302,6 +302,9 @@ impl Run {
         if !self.compacts {
             return self.put();
         }
+        if self.draw.rng.one_in(20) {
+            return self.skip();
+        }
         let revision = match self.draw.rng.below(6) {
             0 => self.model.revision,
             1 => self.draw.rng.below(self.model.revision as u64 + 2) as i64,
@@ -314,6 +317,19 @@ impl Run {
         let want = self.model.compact(revision).map(|()| self.model.revision);
         let want = want.map(|revision| Answer::Put { revision, prev: None });
         assert_eq!(got, want, "compact {revision}");
+        "compact"
+    }
+
+    fn skip(&mut self) -> &'static str {
+        let by = 1 + self.draw.rng.below(20);
+        let got = self.apply(move |batch, _| {
+            batch.skip(by)?;
+            Ok(OpDone::Put(PutDone { revision: batch.revision(), prev_kv: None }))
+        });
+        self.model.revision += by as i64;
+        let want = self.model.compact(self.model.revision).map(|()| self.model.revision);
+        let want = want.map(|revision| Answer::Put { revision, prev: None });
+        assert_eq!(got, want, "skip {by}");
         "compact"
     }
 

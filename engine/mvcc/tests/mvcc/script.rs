@@ -75,6 +75,11 @@ fn one(world: &mut World, line: &str) -> Result<String, OpError> {
             let (done, _) = world.apply(|batch, _| batch.compact(revision));
             done.map(|()| "ok".into())?
         }
+        "skip" => {
+            let by = words.number();
+            let (done, _) = world.apply(|batch, _| batch.skip(by as u64));
+            done.map(|()| "ok".into())?
+        }
         "hash" | "anew" => {
             let revision = words.number();
             let done = if word == "hash" { reader.hash_kv(revision) } else { reader.hash_kv_anew(revision) }?;

@@ -122,6 +122,8 @@ pub struct Outcome<A> {
     pub leases: LeaseChanges,
     /// The history was cut: there is something to purge.
     pub compacted: Option<i64>,
+    /// Revisions were passed over, up to this one.
+    pub skipped: Option<i64>,
     /// Rights changed: what was begun under the old ones is to be looked at again.
     pub auth_changed: bool,
 }
@@ -145,6 +147,7 @@ impl<A> Default for Outcome<A> {
             cluster_changed: false,
             leases: LeaseChanges::default(),
             compacted: None,
+            skipped: None,
             auth_changed: false,
         }
     }
@@ -333,7 +336,7 @@ impl State {
                 }
             }
         }
-        let Flags { cluster_changed, leases, compacted, auth_changed } = applying.outcome_flags;
+        let Flags { cluster_changed, leases, compacted, skipped, auth_changed } = applying.outcome_flags;
         if auth_changed {
             outcome.auth_changed = true;
             self.auth_cell.publish(self.auth.clone());
@@ -343,6 +346,7 @@ impl State {
         outcome.leases.revoked += leases.revoked;
         outcome.leases.expired += leases.expired;
         outcome.compacted = compacted.or(outcome.compacted);
+        outcome.skipped = skipped.or(outcome.skipped);
         outcome.events.append(&mut batch.commit(index, term)?);
         self.applied_term = term;
         Ok(())

@@ -193,6 +193,10 @@ impl Running<'_> {
         self.shared.raft.applied_index.store(index, Ordering::Release);
         self.shared.db.raise_size();
         self.publish(&outcome.events)?;
+        if let Some(revision) = outcome.skipped {
+            // No event tells the hub of them.
+            self.shared.hub().reset(revision);
+        }
         self.lead_if_due();
         if outcome.leases.revoked > 0 {
             self.shared.revoked.notify_waiters();

@@ -7,8 +7,10 @@
 //!           2. a copy that is overtaken begins anew, and leaves nothing.
 //! Never     waits for the member, or keeps it from anything.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
+use cairn_core::Command;
 use cairn_engine::inspect::Store;
 use cairn_engine::snapshot::{
     Copied, Phase, RestoreLog, RestoreTo, Snapshot, Step, backup, read_head, restore,
@@ -30,6 +32,9 @@ use crate::target::{self, Target};
 /// How often a copy is begun before it is given up.
 const COPIES_MAX: u32 = 5;
 
+/// The kind of an entry that is a request.
+const REQUEST: u8 = 0;
+
 /// What a backup holds.
 #[derive(Serialize)]
 struct Report {
@@ -43,6 +48,9 @@ struct Report {
     /// What of the log is with it.
     entries: u64,
     last_index: u64,
+    /// Revisions that the restored member passes over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bump_revision: Option<NonZeroU64>,
 }
 
 pub fn run(args: &cli::Backup, output: &mut Output) -> Outcome {
@@ -102,6 +110,7 @@ impl Report {
             pages: copied.pages,
             entries: copied.last_index - copied.applied_index,
             last_index: copied.last_index,
+            bump_revision: None,
         }
     }
 }
@@ -122,6 +131,9 @@ fn done(what: &str, report: &Report, to: Option<&Path>, output: &mut Output) -> 
     };
     facts.add("log", log);
     facts.add("member", &report.member_id);
+    if let Some(by) = report.bump_revision {
+        facts.add("revisions", format!("{} are passed over, and compacted", grouped(by.get())));
+    }
     facts.print(output)?;
     output.line("")?;
     match to {
@@ -145,13 +157,15 @@ pub fn run_restore(args: &cli::Restore, output: &mut Output) -> Outcome {
         let file = args.file.display();
         return Err(Failure::Unable(format!("{file} has no log with it: it was not made by engine backup")));
     };
+    // The member does it after all that its log has, and revisions are its own to give.
+    let then = args.bump_revision.map(|by| (REQUEST, Command::Skip { by: by.get() }.encode(0)));
     let target = Target::begin(&args.dir)?;
     let to = RestoreTo {
         dir: target.store().to_path_buf(),
         schema: SCHEMA,
         options: Options::default(),
         install: target::install()?,
-        log: Some(RestoreLog { dir: target.log(), options: target::wal_options(part.member_id)? }),
+        log: Some(RestoreLog { dir: target.log(), options: target::wal_options(part.member_id)?, then }),
     };
     let mut shown = Shown::new("restoring", head.checkpoint.pages);
     let installed = restore(&args.file, &to, &mut |step| shown.step(step))?;
@@ -168,7 +182,8 @@ pub fn run_restore(args: &cli::Restore, output: &mut Output) -> Outcome {
         pages: installed.pages,
         bytes: metadata.len(),
     };
-    let report = Report::new(&args.file, &copied, part, &stored);
+    let mut report = Report::new(&args.file, &copied, part, &stored);
+    report.bump_revision = args.bump_revision;
     // Before the first checkpoint the log alone knows of them.
     let changes = part.entries.iter().filter(|entry| entry.kind != 0).count();
     let known = members_of(&store)?.len();

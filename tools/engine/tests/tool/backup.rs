@@ -2,6 +2,7 @@
 //! `backup` and `restore`: what comes back is what was there, log and all, or there is nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use expect_test::expect_file;
@@ -40,6 +41,10 @@ fn a_backup_comes_back_with_its_log() {
     expect_file!["../data/backup.txt"].assert_eq(&masked(&text, LAYOUT));
     assert_eq!(state_of(&dir.join("store")), before, "nothing of the store was changed");
     assert_eq!(names(dir), ["copy", "one.backup", "store"]);
+    for made in ["copy", "copy/member", "copy/member/wal"] {
+        let mode = fs::metadata(dir.join(made)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{made}");
+    }
     assert_eq!(names(&dir.join("copy/member")), ["CAIRN", "LOCK", "engine.db", "wal"]);
 
     let check = engine(dir, &["check", "--deep", "copy"]).with(0);
@@ -68,6 +73,29 @@ fn json_has_the_same_figures_from_both() {
     assert_eq!(backup, restore);
     assert_eq!((&backup[0]["entries"], &backup[0]["last_index"]), (&2.into(), &1048.into()));
     assert_eq!(backup[0]["file_bytes"], fs::metadata(temp.path().join("b")).expect("is there").len());
+}
+
+/// rule: EX-5
+#[test]
+fn revisions_are_passed_over_by_one_more_entry_and_only_with_both_flags() {
+    let temp = World::sample().stop();
+    let dir = temp.path();
+    engine(dir, &["backup", "store", "b"]).with(0);
+    for (flags, missing) in [
+        (&["--bump-revision", "9"][..], "--mark-compacted"),
+        (&["--mark-compacted"], "--bump-revision"),
+        (&["--bump-revision", "0", "--mark-compacted"], "0"),
+    ] {
+        let ran = engine(dir, &[&["restore", "b", "copy"], flags].concat());
+        assert!(ran.code == 64 && ran.err.contains(missing), "{flags:?}: {} {}", ran.code, ran.err);
+        assert_eq!(names(dir), ["b", "store"]);
+    }
+    let both = ["restore", "--json", "b", "copy", "--bump-revision", "9", "--mark-compacted"];
+    let restored = json(&engine(dir, &both).with(0));
+    assert_eq!((&restored[0]["entries"], &restored[0]["bump_revision"]), (&2.into(), &9.into()));
+    let copied = entries(dir, "copy");
+    assert_eq!(copied[..2], entries(dir, "store")[entries(dir, "store").len() - 2..]);
+    assert_eq!((copied.len(), copied[2].0), (3, 1049));
 }
 
 #[test]
