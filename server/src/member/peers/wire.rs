@@ -20,7 +20,9 @@ pub const TALK: &str = "/cairn.peer.v1.Peers/Talk";
 pub const SNAPSHOT: &str = "/cairn.peer.v1.Peers/Snapshot";
 /// Versions of this protocol that are spoken here.
 pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
-const HEAD_BYTES: usize = 5;
+const HEAD_BYTES: usize = SUM_AT + size_of::<u32>();
+/// Where the head has the checksum of what follows it: what a link or a proxy changes must not become an entry.
+const SUM_AT: usize = 5;
 
 /// The first frame of a request: who speaks, to whom, and how.
 #[derive(Clone, PartialEq, Message)]
@@ -95,20 +97,28 @@ pub struct Batch {
 pub fn frame(message: &impl Message) -> Bytes {
     let mut out = headed(message.encoded_len());
     message.encode_raw(&mut out);
-    out.freeze()
+    summed(out)
 }
 
 /// Bytes of another form with the same head: a piece of a snapshot.
 pub fn raw_frame(piece: &[u8]) -> Bytes {
     let mut out = headed(piece.len());
     out.extend_from_slice(piece);
-    out.freeze()
+    summed(out)
+}
+
+/// Puts the sum of what follows the head into it.
+fn summed(mut frame: BytesMut) -> Bytes {
+    let sum = crc32fast::hash(&frame[HEAD_BYTES..]);
+    frame[SUM_AT..HEAD_BYTES].copy_from_slice(&sum.to_be_bytes());
+    frame.freeze()
 }
 
 fn headed(bytes: usize) -> BytesMut {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + bytes);
     out.put_u8(0);
     out.put_u32(u32::try_from(bytes).expect("messages and pieces are bounded far below"));
+    out.put_u32(0);
     out
 }
 
@@ -129,6 +139,8 @@ pub enum FrameError {
     TooLarge { found: usize, max: usize },
     #[error("a frame that was cut, or is packed")]
     Broken,
+    #[error("a frame that changed on its way: its checksum is {found:#010x}, and was {stated:#010x}")]
+    Changed { stated: u32, found: u32 },
     #[error("a frame that is not what was to come: {0}")]
     Decode(#[from] prost::DecodeError),
 }
@@ -185,7 +197,7 @@ where
     }
 
     fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some((&[packed, a, b, c, d], _)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else {
+        let Some((&[packed, a, b, c, d, sum @ ..], _)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
         let bytes = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -199,7 +211,12 @@ where
             return Ok(None);
         }
         self.buffer.advance(HEAD_BYTES);
-        Ok(Some(self.buffer.split_to(bytes).freeze()))
+        let content = self.buffer.split_to(bytes).freeze();
+        let (stated, found) = (u32::from_be_bytes(sum), crc32fast::hash(&content));
+        if stated != found {
+            return Err(FrameError::Changed { stated, found });
+        }
+        Ok(Some(content))
     }
 }
 
@@ -221,9 +238,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_frame_of_which_any_bit_changed_is_an_error() {
+        let hello = Hello { cluster_id: 7, from: 1, to: 2, ..Default::default() };
+        for whole in [frame(&hello), raw_frame(b"a piece")] {
+            for bit in 0..8 * whole.len() {
+                let mut changed = whole.to_vec();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let mut frames = Frames::new(Full::new(Bytes::from(changed)), 100);
+                assert!(frames.next().await.is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_too_large_cut_or_packed_is_an_error() {
-        for bytes in [&b"\0\xff\xff\xff\xff"[..], b"\0\0\0\0\x65", b"\0\0\0\0\x02x", b"\x01\0\0\0\0", b"\0\0"]
-        {
+        for bytes in [
+            &b"\0\xff\xff\xff\xff\0\0\0\0"[..],
+            b"\0\0\0\0\x65\0\0\0\0",
+            b"\0\0\0\0\x02\0\0\0\0x",
+            b"\x01\0\0\0\0\0\0\0\0",
+            b"\0\0",
+        ] {
             let mut frames = Frames::new(Full::new(Bytes::copy_from_slice(bytes)), 100);
             assert!(frames.next().await.is_err(), "{bytes:?}");
         }
