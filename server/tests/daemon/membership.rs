@@ -314,7 +314,8 @@ fn a_peer_refuses_who_was_removed_and_who_means_another() {
         let url = members.place(0).peer;
         let greet = async |hello: Hello| {
             let message = prost::Message::encode_to_vec(&hello);
-            let head = [&[0][..], &(message.len() as u32).to_be_bytes()].concat();
+            let sum = crc32fast::hash(&message);
+            let head = [&[0][..], &(message.len() as u32).to_be_bytes(), &sum.to_be_bytes()].concat();
             ask_of(&url, "POST", "/cairn.peer.v1.Peers/Talk", &[head, message].concat(), None).await
         };
         let hello = Hello { cluster_id, from: gone, to: own, protocol_min: 1, protocol_max: 1 };
