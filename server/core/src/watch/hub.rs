@@ -449,8 +449,8 @@ impl Hub {
         Ok(())
     }
 
-    /// After a snapshot was installed: the ring is of no use, and every watcher goes on from the revision
-    /// that it is owed next (WATCH-43).
+    /// After a snapshot was installed, or revisions were passed over: the ring is of no use, and every watcher goes on
+    /// from the revision that it is owed next (WATCH-43).
     pub fn reset(&mut self, revision: i64) {
         let next = self.revision + 1;
         self.ring.clear();

@@ -192,11 +192,7 @@ impl Running<'_> {
         self.shared.raft.applied_term.store(term, Ordering::Release);
         self.shared.raft.applied_index.store(index, Ordering::Release);
         self.shared.db.raise_size();
-        self.publish(&outcome.events)?;
-        if let Some(revision) = outcome.skipped {
-            // No event tells the hub of them.
-            self.shared.hub().reset(revision);
-        }
+        self.publish(&outcome.events, outcome.skipped)?;
         self.lead_if_due();
         if outcome.leases.revoked > 0 {
             self.shared.revoked.notify_waiters();
@@ -255,8 +251,9 @@ impl Running<'_> {
         }
     }
 
-    fn publish(&mut self, events: &[Arc<RevisionEvents>]) -> Result<(), Fatal> {
-        if events.is_empty() {
+    /// Tells the hub of new revisions; of those up to `skipped` no event does.
+    fn publish(&mut self, events: &[Arc<RevisionEvents>], skipped: Option<i64>) -> Result<(), Fatal> {
+        if events.is_empty() && skipped.is_none() {
             return Ok(());
         }
         let (wakers, lagging) = {
@@ -265,6 +262,9 @@ impl Running<'_> {
                 HistoryError::Failed(error) => error.into(),
                 other => Fatal::Stored { what: "pair before an event", why: other.to_string() },
             })?;
+            if let Some(revision) = skipped {
+                hub.reset(revision);
+            }
             (hub.take_wakers(), hub.wants_plan())
         };
         wake_all(wakers);
