@@ -11,7 +11,7 @@ use crate::{
     bootstrap::{self, Beginning},
     config::{Config, given::Remark, help::go_arch, tls::TlsConfig, value::format_duration},
     exit::ExitStatus,
-    failed::{failed, not_begun, not_started, status_of, status_of_failure},
+    failed::{failed, not_started, status_of, status_of_failure},
     front::{Front, Role, Secure, Unhealthy},
     listen::{self, Listener, Protection},
     log::{Log, Value},
@@ -109,7 +109,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     };
     let beginning = match bootstrap::beginning(&config, &reach).await {
         Ok(beginning) => beginning,
-        Err(text) => return not_begun(&log, &config, &text),
+        Err(text) => return not_started(&log, ExitStatus::Refused, &text),
     };
     let fresh = beginning.fresh;
     let metrics = Arc::new(Metrics::new(config.metrics_extensive));
@@ -206,7 +206,8 @@ async fn open(
         Err(StartError::Boot(BootError::FirstEntry(_))) if !config.found_cluster => {}
         opened => return opened.map_err(refused),
     }
-    let beginning = bootstrap::join(config, &reach).await.map_err(|text| not_begun(log, config, &text))?;
+    let beginning =
+        bootstrap::join(config, &reach).await.map_err(|text| not_started(log, ExitStatus::Refused, &text))?;
     Member::open(member_config(config, beginning, reach), observer).await.map_err(refused)
 }
 

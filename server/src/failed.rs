@@ -6,7 +6,6 @@
 //! Never     decides that something failed.
 
 use crate::{
-    config::{Config, DEFAULT_PEER_URL},
     daemon::End,
     exit::ExitStatus,
     log::{Log, Value},
@@ -33,32 +32,8 @@ pub fn not_started(log: &Log, status: ExitStatus, text: &str) -> End {
     End::Status(status)
 }
 
-/// The member did not become one of a cluster.
-pub fn not_begun(log: &Log, config: &Config, text: &str) -> End {
-    let status = ExitStatus::Refused;
-    if !(text.contains("include") && text.contains("--initial-cluster")) {
-        return not_started(log, status, text);
-    }
-    log.warn("failed to start", &fields(status, text));
-    for hint in hints(config) {
-        log.warn(hint, &[]);
-    }
-    End::Status(status)
-}
-
 fn fields(status: ExitStatus, text: &str) -> [(&'static str, Value); 2] {
     [("error", text.into()), ("exit-status", (status as u8).into())]
-}
-
-/// What may have been forgotten.
-fn hints(config: &Config) -> Vec<&'static str> {
-    let alone = config.initial_cluster.len() == 1;
-    let default = config.advertise_peer == [DEFAULT_PEER_URL];
-    let hints = [
-        (alone, "forgot to set --initial-cluster?"),
-        (default, "forgot to set --initial-advertise-peer-urls?"),
-    ];
-    hints.into_iter().filter_map(|(forgotten, hint)| forgotten.then_some(hint)).collect()
 }
 
 /// How the process ends for a start that failed.
@@ -108,7 +83,6 @@ fn status_of_engine(error: &EngineError) -> ExitStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::given::{Asked, Given};
     use cairn_engine::Corruption;
     use std::path::{Path, PathBuf};
 
@@ -136,23 +110,5 @@ mod tests {
             assert_eq!(status_of(&StartError::Ended(error.clone().into())), status, "{error}");
             assert_eq!(status_of_failure(Failure::from(LogError::Engine(error)).kind), status);
         }
-    }
-
-    // rule: BO-14
-    #[test]
-    fn what_may_have_been_forgotten_is_told() {
-        let hints_of = |arguments: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            match Given::read(&arguments, std::iter::empty()) {
-                Ok(Asked::Serve(given)) => hints(&Config::new(&given).expect("it can be served").0),
-                other => panic!("{other:?}"),
-            }
-        };
-        let (cluster, urls) =
-            ("forgot to set --initial-cluster?", "forgot to set --initial-advertise-peer-urls?");
-        assert_eq!(hints_of(&[]), [cluster, urls]);
-        assert_eq!(hints_of(&["--initial-advertise-peer-urls=http://10.0.0.1:2380"]), [cluster]);
-        let two = "--initial-cluster=default=http://localhost:2380,b=http://localhost:2381";
-        assert_eq!(hints_of(&[two]), [urls]);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 pub const DEFAULT_NAME: &str = "default";
 /// What is announced to peers where nothing is said.
-pub const DEFAULT_PEER_URL: &str = "http://localhost:2380";
+const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 /// BO-15.
 pub const NAME_ADVICE: &str = "it isn't recommended to use default name, please set a value for --name. Note that \
                                etcd might run into issue when multiple members have the same default name";

@@ -16,7 +16,7 @@ pub mod tls;
 pub mod urls;
 pub mod value;
 
-pub use cluster::{DEFAULT_PEER_URL, same_url};
+pub use cluster::same_url;
 pub use gates::Gates;
 
 use crate::{
