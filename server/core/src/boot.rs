@@ -163,7 +163,7 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let (_, hard_state) = wal.state();
     let replica_config = ReplicaConfig {
         id: member_id.0,
-        election_ticks: (config.election_ms / config.heartbeat_ms.max(1)).max(1) as usize,
+        election_ticks: election_ticks(config.heartbeat_ms, config.election_ms) as usize,
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
         seed: draw(config.seed, 2),
@@ -309,10 +309,14 @@ fn cluster_in_log(log: &dyn Log) -> Result<ClusterId, BootError> {
     Ok(ClusterId(change.cluster_id))
 }
 
+/// An election timeout in heartbeats, of which it has whole ones alone.
+pub fn election_ticks(heartbeat_ms: u64, election_ms: u64) -> u64 {
+    (election_ms / heartbeat_ms.max(1)).max(1)
+}
+
 /// How long a request waits for its outcome: five seconds and two election timeouts (RT-5).
 pub fn request_timeout_ms(heartbeat_ms: u64, election_ms: u64) -> u64 {
-    let ticks = (election_ms / heartbeat_ms.max(1)).max(1);
-    5_000 + 2 * ticks * heartbeat_ms
+    5_000 + 2 * election_ticks(heartbeat_ms, election_ms) * heartbeat_ms
 }
 
 /// One of several draws from the seed of a start.

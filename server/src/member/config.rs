@@ -13,7 +13,7 @@ use super::{
 use crate::jwt::KeyError;
 use cairn_core::{
     AutoCompaction, ClusterId, MemberId,
-    boot::{BootError, Start, request_timeout_ms},
+    boot::{BootError, Start, election_ticks, request_timeout_ms},
     command::CommandKind,
     replica::{Stopped, log::LogError},
     state::{Fatal, LeaseChanges},
@@ -113,6 +113,11 @@ impl MemberConfig {
             0 => Some(2 << 30),
             n => u64::try_from(n).ok(),
         }
+    }
+
+    /// An election timeout in heartbeats.
+    pub(super) fn election_ticks(&self) -> u64 {
+        election_ticks(self.heartbeat_ms, self.election_ms)
     }
 
     /// How long a request may take (LIMIT-5).

@@ -46,12 +46,12 @@ impl Member {
             let voters = shared.cluster().members.voters_and_learners().0;
             voters.iter().filter(|id| connected(**id)).count() > voters.len() / 2
         };
-        let election_ms =
-            shared.config.heartbeat_ms * (shared.config.election_ms / shared.config.heartbeat_ms);
         let seen = Seen {
             started,
             elected: *shared.raft.elected.lock().expect("nothing fails under this lock"),
-            leaderless: Duration::from_millis(2 * election_ms),
+            leaderless: Duration::from_millis(
+                2 * shared.config.election_ticks() * shared.config.heartbeat_ms,
+            ),
             has_leader: leader != 0,
             connected: if leader == own { quorum() } else { connected(leader) },
         };

@@ -15,7 +15,7 @@ impl Member {
     /// Passes over most of the first wait for a leader; `fresh` is a member that was made by this start.
     pub async fn advance_ticks(&self, wanted: bool, fresh: bool) {
         let shared = &self.shared;
-        let election_ticks = shared.config.election_ms / shared.config.heartbeat_ms.max(1);
+        let election_ticks = shared.config.election_ticks();
         let known = async {
             // One that has data and applied nothing yet knows nobody.
             while !self.has_peers() && shared.cluster().members.is_empty() {
@@ -58,7 +58,7 @@ impl Member {
             ("local-member-id", self.shared.member_id.to_string()),
             ("forward-ticks", ticks.to_string()),
             ("forward-duration", format!("{}ms", ticks * config.heartbeat_ms)),
-            ("election-ticks", (config.election_ms / config.heartbeat_ms.max(1)).to_string()),
+            ("election-ticks", config.election_ticks().to_string()),
         ];
         self.shared.log(Level::Info, message, &fields);
     }
