@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What goes between members: the handshake, batches of messages, and the framing of both.
 //!
-//! Owns      the paths of the peer service, its messages, and gRPC's five bytes before each.
-//! Holds     a frame is never larger than its reader allows, whatever its head says.
+//! Owns      the paths of the peer service, its messages, and the head before each: gRPC's five bytes and a checksum.
+//! Holds     1. a frame is never larger than its reader allows, whatever its head says;
+//!           2. nothing is taken in that changed on its way: what a link or a proxy does must not become an entry.
 //! Never     decides who may talk.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -21,7 +22,7 @@ pub const SNAPSHOT: &str = "/cairn.peer.v1.Peers/Snapshot";
 /// Versions of this protocol that are spoken here.
 pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
 const HEAD_BYTES: usize = SUM_AT + size_of::<u32>();
-/// Where the head has the checksum of what follows it: what a link or a proxy changes must not become an entry.
+/// Where the head has the checksum of what follows it.
 const SUM_AT: usize = 5;
 
 /// The first frame of a request: who speaks, to whom, and how.
