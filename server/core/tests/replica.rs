@@ -5,51 +5,18 @@
 //! Holds     each test names a promise of the replica to its host.
 //! Never     needs a disk or a second thread.
 
+#[path = "cluster/memlog.rs"]
+#[allow(dead_code)] // the tests of clusters ask for more
+mod memlog;
+
 use bytes::Bytes;
 use cairn_core::replica::{
     Effects, Input, Proposal, Replica, ReplicaConfig, StartRefused, bootstrap_entries,
     conf::{ConfChange, Kind},
-    log::{EntryKind, Log, LogEntry, LogError, Promise},
+    log::{EntryKind, Log},
 };
-use std::sync::{Arc, Mutex};
-
-#[derive(Default)]
-struct MemLog(Mutex<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    entries: Vec<LogEntry>,
-    promise: Promise,
-    batches: u64,
-}
-
-impl Log for MemLog {
-    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError> {
-        let mut inner = self.0.lock().expect("one thread");
-        for entry in entries {
-            inner.entries.truncate(entry.index as usize - 1);
-            inner.entries.push(entry.clone());
-        }
-        inner.promise = promise.unwrap_or(inner.promise);
-        inner.batches += 1;
-        Ok(inner.batches)
-    }
-    fn entries(&self, low: u64, high: u64, _bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        Ok(self.0.lock().expect("one thread").entries[low as usize - 1..high as usize - 1].to_vec())
-    }
-    fn term(&self, index: u64) -> Option<u64> {
-        if index == 0 {
-            return Some(0);
-        }
-        self.0.lock().expect("one thread").entries.get(index as usize - 1).map(|e| e.term)
-    }
-    fn first_index(&self) -> u64 {
-        1
-    }
-    fn last_index(&self) -> u64 {
-        self.0.lock().expect("one thread").entries.len() as u64
-    }
-}
+use memlog::MemLog;
+use std::sync::Arc;
 
 const ID: u64 = 7;
 
@@ -61,7 +28,7 @@ struct Host {
 }
 
 fn config(log: &MemLog, applied: u64, voters: Vec<u64>) -> ReplicaConfig {
-    let promise = log.0.lock().expect("one thread").promise;
+    let promise = log.promise();
     ReplicaConfig {
         id: ID,
         election_ticks: 10,
@@ -113,7 +80,7 @@ impl Host {
 
     /// Everything appended so far becomes durable.
     fn sync(&mut self) {
-        let batch = self.log.0.lock().expect("one thread").batches;
+        let batch = self.log.batches();
         self.effects.sync = false;
         self.step(Input::Durable { batch });
     }
@@ -163,9 +130,9 @@ fn nothing_is_committed_before_it_is_durable() {
 #[test]
 fn proposals_of_one_moment_are_one_batch() {
     let mut host = Host::fresh();
-    let batches = host.log.0.lock().expect("one thread").batches;
+    let batches = host.log.batches();
     host.propose(&["a"; 300]);
-    assert_eq!(host.log.0.lock().expect("one thread").batches, batches + 1);
+    assert_eq!(host.log.batches(), batches + 1);
     host.propose(&["b"]);
     host.sync();
     host.apply();

@@ -5,6 +5,7 @@
 //! Holds     each test names a promise of a replica to its peers, or to a host in a cluster.
 //! Never     needs a disk, a clock or a second thread.
 
+mod memlog;
 mod timing;
 
 use bytes::Bytes;
@@ -13,71 +14,13 @@ use cairn_core::{
     replica::{
         Effects, Input, Leadership, Proposal, Replica, ReplicaConfig, Stopped, bootstrap_entries,
         conf::{ConfChange, Kind},
-        log::{EntryKind, Log, LogEntry, LogError, Promise},
+        log::{EntryKind, Log},
         peer::{MessageKind, PeerMessage},
     },
 };
 use cairn_proto::etcdserverpb::CompactionRequest;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
-
-#[derive(Default)]
-struct MemLog(Mutex<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    /// Index and term before the first entry.
-    base: (u64, u64),
-    entries: Vec<LogEntry>,
-    promise: Promise,
-    batches: u64,
-}
-
-impl MemLog {
-    /// Lets go of everything up to `index`.
-    fn forget(&self, index: u64) {
-        let mut inner = self.0.lock().expect("one thread");
-        let count = (index - inner.base.0) as usize;
-        let last = inner.entries.drain(..count).next_back().expect("there is something to forget");
-        inner.base = (last.index, last.term);
-    }
-}
-
-impl Log for MemLog {
-    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError> {
-        let mut inner = self.0.lock().expect("one thread");
-        for entry in entries {
-            let before = (entry.index - inner.base.0) as usize - 1;
-            inner.entries.truncate(before);
-            inner.entries.push(entry.clone());
-        }
-        inner.promise = promise.unwrap_or(inner.promise);
-        inner.batches += 1;
-        Ok(inner.batches)
-    }
-    fn entries(&self, low: u64, high: u64, _bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        let inner = self.0.lock().expect("one thread");
-        let at = |index: u64| (index - inner.base.0) as usize - 1;
-        Ok(inner.entries[at(low)..at(high)].to_vec())
-    }
-    fn term(&self, index: u64) -> Option<u64> {
-        let inner = self.0.lock().expect("one thread");
-        if index == inner.base.0 {
-            return Some(inner.base.1);
-        }
-        let at = index.checked_sub(inner.base.0 + 1)?;
-        inner.entries.get(at as usize).map(|entry| entry.term)
-    }
-    fn first_index(&self) -> u64 {
-        self.0.lock().expect("one thread").base.0 + 1
-    }
-    fn last_index(&self) -> u64 {
-        let inner = self.0.lock().expect("one thread");
-        inner.base.0 + inner.entries.len() as u64
-    }
-}
+use memlog::MemLog;
+use std::{collections::BTreeMap, sync::Arc};
 
 struct Member {
     log: Arc<MemLog>,
@@ -117,7 +60,7 @@ fn replica(id: u64, log: &Arc<MemLog>, applied: u64, voters: Vec<u64>) -> Replic
         applied,
         voters,
         learners: Vec::new(),
-        promise: log.0.lock().expect("one thread").promise,
+        promise: log.promise(),
     };
     Replica::new(config, log.clone()).expect("it fits")
 }
@@ -180,7 +123,7 @@ impl Cluster {
     fn work(&mut self, id: u64) {
         let member = self.member(id);
         member.effects.sync = false;
-        let batch = member.log.0.lock().expect("one thread").batches;
+        let batch = member.log.batches();
         if !member.hung {
             self.step(id, Input::Durable { batch });
         }
@@ -536,9 +479,7 @@ fn who_is_too_far_behind_is_sent_a_snapshot_and_goes_on_from_it() {
 
     cluster.step(3, Input::SnapshotReceived { index, term });
     assert!(cluster.member(3).effects.install);
-    let log = Arc::new(MemLog::default());
-    let promise = cluster.member(3).log.0.lock().expect("one thread").promise;
-    *log.0.lock().expect("one thread") = Inner { base: (index, term), promise, ..Inner::default() };
+    let log = Arc::new(MemLog::behind((index, term), cluster.member(3).log.promise()));
     cluster.start(3, log, index, vec![1, 2, 3]);
     // What the leader had sent before it knew comes now, and fits nowhere.
     let kind = MessageKind::Append as i32;

@@ -5,6 +5,7 @@
 //! Never     needs a disk.
 
 use super::*;
+use cairn_core::replica::log::Promise;
 
 const ELECTION_TICKS: u64 = 10;
 

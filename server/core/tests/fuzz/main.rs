@@ -13,6 +13,9 @@ mod describe;
 #[path = "../../../../engine/tests/fuzz/harness.rs"]
 mod harness;
 mod leases;
+#[path = "../cluster/memlog.rs"]
+#[allow(dead_code)] // the tests of clusters ask for more
+mod memlog;
 mod messages;
 #[path = "../../../../engine/tests/fuzz/program.rs"]
 mod program;

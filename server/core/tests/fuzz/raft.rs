@@ -6,14 +6,17 @@
 //!           2. what was handed out as committed is durable, follows what came before it, and stays in the log.
 //! Never     judges a message: the replica does.
 
-use super::program::{Program, push_piece};
+use super::{
+    memlog::MemLog,
+    program::{Program, push_piece},
+};
 use bytes::Bytes;
 use cairn_core::{
     Command,
     replica::{
         Effects, Input, Proposal, Replica, ReplicaConfig, Stopped, bootstrap_entries,
         conf::{ConfChange, Kind},
-        log::{EntryKind, Log, LogEntry, LogError, Promise},
+        log::{EntryKind, Log},
         peer::{MessageKind, PeerMessage},
     },
     state::members::Members,
@@ -21,7 +24,7 @@ use cairn_core::{
 use cairn_engine::fuzz::Target;
 use cairn_proto::{etcdserverpb::CompactionRequest, membershippb};
 use prost::Message as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 pub const STEP: Target = Target { name: "raft-step", run, fix: |_| {}, samples, anchors: super::spread };
 
@@ -30,44 +33,6 @@ const STEPS_MAX: usize = 400;
 /// The member whose replica an input drives.
 const US: u64 = 1;
 const MEMBERS: [u64; 3] = [1, 2, 3];
-
-#[derive(Default)]
-struct MemLog(Mutex<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    entries: Vec<LogEntry>,
-    promise: Promise,
-    batches: u64,
-}
-
-impl Log for MemLog {
-    fn append(&self, entries: &[LogEntry], promise: Option<Promise>) -> Result<u64, LogError> {
-        let mut inner = self.0.lock().expect("one thread");
-        for entry in entries {
-            inner.entries.truncate(entry.index as usize - 1);
-            inner.entries.push(entry.clone());
-        }
-        inner.promise = promise.unwrap_or(inner.promise);
-        inner.batches += 1;
-        Ok(inner.batches)
-    }
-    fn entries(&self, low: u64, high: u64, _bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        Ok(self.0.lock().expect("one thread").entries[low as usize - 1..high as usize - 1].to_vec())
-    }
-    fn term(&self, index: u64) -> Option<u64> {
-        if index == 0 {
-            return Some(0);
-        }
-        self.0.lock().expect("one thread").entries.get(index as usize - 1).map(|entry| entry.term)
-    }
-    fn first_index(&self) -> u64 {
-        1
-    }
-    fn last_index(&self) -> u64 {
-        self.0.lock().expect("one thread").entries.len() as u64
-    }
-}
 
 /// One member without a disk.
 struct Member {
@@ -168,7 +133,7 @@ impl Member {
 
     fn durable(&mut self) {
         self.told.push(Op::Durable as u8);
-        self.durable = self.log.0.lock().expect("one thread").batches;
+        self.durable = self.log.batches();
         self.effects.sync = false;
         self.step(Input::Durable { batch: self.durable });
     }
