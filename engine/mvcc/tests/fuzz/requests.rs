@@ -6,11 +6,11 @@
 use bytes::Bytes;
 use cairn_engine::fuzz::Target;
 use cairn_mvcc::{
-    Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, OpDone, OpError, PutOp, RangeDone,
-    RangeEnd, RangeOp, SortOrder, SortTarget, TxnOp,
+    Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, OpDone, PutOp, RangeEnd, RangeOp,
+    SortOrder, SortTarget, TxnOp,
 };
 
-use crate::model::{Answer, Model, RangeAnswer};
+use crate::model::{Answer, Model, name, ranged};
 use crate::program::Program;
 use crate::world::World;
 
@@ -114,20 +114,6 @@ fn txn(program: &mut Program<'_>, depth: usize) -> TxnOp {
     };
     let compares = (0..program.below(3)).map(|_| compare(program)).collect();
     TxnOp { compares, success: ops(program), failure: ops(program) }
-}
-
-fn name(error: &OpError) -> &'static str {
-    match error {
-        OpError::KeyNotFound => "KeyNotFound",
-        OpError::LeaseNotFound => "LeaseNotFound",
-        OpError::Compacted => "Compacted",
-        OpError::FutureRevision => "FutureRevision",
-        OpError::Engine(error) => panic!("the engine failed: {error}"),
-    }
-}
-
-fn ranged(done: RangeDone) -> RangeAnswer {
-    RangeAnswer { revision: done.revision, kvs: done.kvs, count: done.count, more: done.more }
 }
 
 fn answered(world: &World, done: OpDone) -> Answer {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_mvcc::{
-    Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, PutOp, RangeOp, Revision, SortOrder,
-    SortTarget, TxnOp,
+    Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, OpError, PutOp, RangeDone, RangeOp,
+    Revision, SortOrder, SortTarget, TxnOp,
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +73,22 @@ pub struct RangeAnswer {
     pub kvs: Vec<Bytes>,
     pub count: i64,
     pub more: bool,
+}
+
+/// What the store refuses with, in the model's words.
+pub fn name(error: &OpError) -> Refusal {
+    match error {
+        OpError::KeyNotFound => "KeyNotFound",
+        OpError::LeaseNotFound => "LeaseNotFound",
+        OpError::Compacted => "Compacted",
+        OpError::FutureRevision => "FutureRevision",
+        OpError::Engine(error) => panic!("the engine failed: {error}"),
+    }
+}
+
+/// What the store read, in the model's form.
+pub fn ranged(done: RangeDone) -> RangeAnswer {
+    RangeAnswer { revision: done.revision, kvs: done.kvs, count: done.count, more: done.more }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use cairn_engine::sim::SplitMix;
 use cairn_mvcc::{
     Batch, Compare, CompareResult, CompareTarget, Deferred, DeleteOp, EventKind, HistoryBudget, KeyRange, Op,
-    OpDone, OpError, PurgeProgress, PutDone, PutOp, RangeDone, RangeEnd, RangeOp, Reader, SortOrder,
-    SortTarget, TxnOp,
+    OpDone, OpError, PurgeProgress, PutDone, PutOp, RangeEnd, RangeOp, Reader, SortOrder, SortTarget, TxnOp,
 };
 
-use crate::model::{Answer, Model, RangeAnswer, Refusal};
+use crate::model::{Answer, Model, RangeAnswer, Refusal, name, ranged};
 use crate::world::{Request, World};
 
 const SEEDS: u64 = 100;
@@ -151,20 +150,6 @@ impl Draw {
         };
         TxnOp { compares, success: ops(), failure: ops() }
     }
-}
-
-fn name(error: &OpError) -> Refusal {
-    match error {
-        OpError::KeyNotFound => "KeyNotFound",
-        OpError::LeaseNotFound => "LeaseNotFound",
-        OpError::Compacted => "Compacted",
-        OpError::FutureRevision => "FutureRevision",
-        OpError::Engine(error) => panic!("the engine failed: {error}"),
-    }
-}
-
-fn ranged(done: RangeDone) -> RangeAnswer {
-    RangeAnswer { revision: done.revision, kvs: done.kvs, count: done.count, more: done.more }
 }
 
 /// An answer in the model's form; its ranges are answered now, and kept to be asked for again.
