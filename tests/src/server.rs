@@ -121,20 +121,25 @@ impl Server {
     /// # Panics
     /// If one ends or stays silent.
     pub async fn start_cluster(program: &Program, count: usize) -> Vec<(String, Server)> {
-        let mut servers: Vec<(String, Server)> =
-            (0..count).map(|i| (format!("m{i}"), Server::idle(program.clone()))).collect();
-        let named = |(name, server): &(String, Server)| format!("{name}={}", server.peer_url());
-        let cluster = servers.iter().map(named).collect::<Vec<_>>().join(",");
-        for (name, server) in &mut servers {
-            server.give([format!("--name={name}"), format!("--initial-cluster={cluster}")]);
-            server.spawn();
+        let mut servers: Vec<Server> = (0..count).map(|_| Server::idle(program.clone())).collect();
+        Server::found_cluster(&mut servers).await;
+        servers.into_iter().enumerate().map(|(i, server)| (format!("m{i}"), server)).collect()
+    }
+
+    /// Starts these as the members of one cluster, `m0`, `m1` and so on, and waits until all answer.
+    ///
+    /// # Panics
+    /// If one ends or stays silent.
+    pub async fn found_cluster(servers: &mut [Server]) {
+        let named = |(i, server): (usize, &Server)| format!("m{i}={}", server.peer_url());
+        let cluster = servers.iter().enumerate().map(named).collect::<Vec<_>>().join(",");
+        for (i, server) in servers.iter_mut().enumerate() {
+            server.give([format!("--name=m{i}"), format!("--initial-cluster={cluster}")]);
+            server.begin();
         }
-        for (name, server) in &mut servers {
-            if let Err(reason) = server.ready(false).await {
-                panic!("{name}: {reason}\n{}", server.log());
-            }
+        for server in servers {
+            server.begun().await;
         }
-        servers
     }
 
     /// One that is not started yet and that its peers reach as member `number` of a network.
@@ -405,9 +410,8 @@ fn group(keeper: &Child) -> Pid {
     Pid::from_child(keeper)
 }
 
-/// Ports that are free now. They are below those that the system gives to outgoing connections, so that a
-/// server that was killed finds its own free again.
-/// Two that nobody has now, and that no outgoing connection is given.
+/// Two ports that are free now. They are below those that the system gives to outgoing connections, so that a server
+/// that was killed finds its own free again.
 pub fn free_ports() -> (u16, u16) {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     // Members of one cluster get theirs before any of them runs.

@@ -104,15 +104,7 @@ impl Field {
         for number in 0..size {
             members.push(Server::idle_behind(Program::cairn(), &net, number).await);
         }
-        let named = |(number, member): (usize, &Server)| format!("m{number}={}", member.peer_url());
-        let cluster = members.iter().enumerate().map(named).collect::<Vec<_>>().join(",");
-        for (number, member) in members.iter_mut().enumerate() {
-            member.give([format!("--name=m{number}"), format!("--initial-cluster={cluster}")]);
-            member.begin();
-        }
-        for member in &mut members {
-            member.begun().await;
-        }
+        Server::found_cluster(&mut members).await;
         let urls: Vec<String> = members.iter().map(Server::url).collect();
         let load = Load::start(&urls, random.random());
         Field { net, members, load, random, outcome: Outcome::default(), joined: size }
