@@ -40,9 +40,11 @@ const LOCKERS: usize = 2;
 const KEYS: usize = 10;
 /// After it a client turns to another member.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Each new leader gives leases their whole time again, so one that outlasts the time between two faults would hold the
+/// lock throughout once its client lost it.
+const LEASE_S: i64 = 2;
 /// Waiting for a lock takes as long as others hold it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(8);
-const LEASE_S: i64 = 10;
+const LOCK_PATIENCE: Duration = Duration::from_secs(LEASE_S as u64);
 /// What follows a refusal that comes at once, so that clients do not fill the history with them.
 const BREATH: Duration = Duration::from_millis(5);
 /// What follows a change of the guarded key: it is the writers that are to be many.
@@ -331,15 +333,22 @@ async fn lock(shared: Arc<Shared>, number: usize) {
         if shared.stopped() {
             break;
         }
-        // What fails leaves its lease to run out, and the lock with it.
-        let held = hold_once(shared.client(number + count), &format!("{number}.{count}")).await;
-        tokio::time::sleep(if held.is_ok() { REST } else { BREATH }).await;
+        let mut client = shared.client(number + count);
+        let grant = LeaseGrantRequest { ttl: LEASE_S, id: 0 };
+        let Ok(granted) = client.lease.lease_grant(timed(grant, PATIENCE)).await else {
+            tokio::time::sleep(BREATH).await;
+            continue;
+        };
+        let lease = granted.into_inner().id;
+        let held = hold_once(&mut client, lease, &format!("{number}.{count}")).await;
+        // Another member may do what this one did not; if none does, the lease runs out, and the lock with it.
+        let mut client = if held.is_ok() { client } else { shared.client(number + count + 1) };
+        let revoked = client.lease.lease_revoke(timed(LeaseRevokeRequest { id: lease }, PATIENCE)).await;
+        tokio::time::sleep(if revoked.is_ok() { REST } else { BREATH }).await;
     }
 }
 
-async fn hold_once(mut client: Client, change: &str) -> Result<(), Status> {
-    let grant = LeaseGrantRequest { ttl: LEASE_S, id: 0 };
-    let lease = client.lease.lease_grant(timed(grant, PATIENCE)).await?.into_inner().id;
+async fn hold_once(client: &mut Client, lease: i64, change: &str) -> Result<(), Status> {
     let take = LockRequest { name: LOCK.into(), lease };
     let key = client.lock.lock(timed(take, LOCK_PATIENCE)).await?.into_inner().key;
     let still_held = Compare {
@@ -350,7 +359,5 @@ async fn hold_once(mut client: Client, change: &str) -> Result<(), Status> {
         ..Default::default()
     };
     let value = format!("{}#{change}", String::from_utf8_lossy(&key));
-    transact(&mut client, vec![still_held], vec![put(GUARDED, &value)]).await?;
-    client.lease.lease_revoke(timed(LeaseRevokeRequest { id: lease }, PATIENCE)).await?;
-    Ok(())
+    transact(client, vec![still_held], vec![put(GUARDED, &value)]).await.map(drop)
 }
