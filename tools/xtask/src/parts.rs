@@ -3,7 +3,8 @@
 //!
 //! Owns      the list of parts and their order: the quick ones first.
 //! Holds     1. all parts run, also after one has failed;
-//!           2. the last line is `N passed, N failed, N skipped` over all of them.
+//!           2. what each failed test said stands again at the end, where a log that was cut still has it;
+//!           3. the last line is `N passed, N failed, N skipped` over all of them.
 //! Never     runs the large numbers: that is `full`.
 
 use std::path::Path;
@@ -56,6 +57,14 @@ fn line(name: &str, took: Duration, ran: &Ran) -> String {
     for skip in &ran.skips {
         line.push_str("\n         skipped: ");
         line.push_str(skip);
+    }
+    for failure in &ran.failures {
+        line.push_str("\n         failed: ");
+        line.push_str(&failure.name);
+        for said in &failure.said {
+            line.push_str("\n             ");
+            line.push_str(said);
+        }
     }
     line
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs commands, shows their output and counts the tests in it.
 //!
-//! Owns      the reading of libtest's result lines, of the log of skipped tests, and of score lines.
+//! Owns      the reading of libtest's result lines and of what failed tests said, of the log of skipped tests, and of
+//!           score lines.
 //! Holds     a command that fails without naming a failed test still counts as one failure.
 //! Never     decides which commands to run.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
@@ -72,6 +74,44 @@ pub struct Ran {
     pub sabotage: Vec<String>,
     /// Why tests did not run.
     pub skips: Vec<String>,
+    /// The tests that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// A test that failed.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub name: String,
+    /// The end of what it printed.
+    pub said: VecDeque<String>,
+}
+
+/// Of what a failed test printed so many lines are kept: its panic is the last of them.
+const SAID_LINES: usize = 30;
+
+/// Reads libtest's lines: a test that failed is named first, and what it printed follows after all have run.
+#[derive(Default)]
+struct Failures {
+    found: Vec<Failure>,
+    /// Whose output is being read.
+    speaks: Option<usize>,
+}
+
+impl Failures {
+    fn take(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            self.found.push(Failure { name: name.to_owned(), said: VecDeque::new() });
+        } else if let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----")) {
+            self.speaks = self.found.iter().rposition(|f| f.name == name);
+        } else if line == "failures:" || line == "successes:" {
+            self.speaks = None;
+        } else if let Some(failure) = self.speaks.map(|at| &mut self.found[at]) {
+            if failure.said.len() == SAID_LINES {
+                failure.said.pop_front();
+            }
+            failure.said.push_back(line.to_owned());
+        }
+    }
 }
 
 /// `cargo` with these arguments, at the top of the repository.
@@ -94,9 +134,11 @@ pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
     let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
     let output = child.stdout.take().expect("stdout is piped");
     let mut ran = Ran::default();
+    let mut failures = Failures::default();
     for line in BufReader::new(output).lines() {
         let line = line.map_err(|e| format!("output of {command:?}: {e}"))?;
         println!("{line}");
+        failures.take(&line);
         if let Some(tally) = Tally::of_result_line(&line) {
             ran.tally += tally;
         } else if let Some(score) = line.strip_prefix(SCORE) {
@@ -109,6 +151,7 @@ pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
     if !status.success() && ran.tally.failed == 0 {
         ran.tally.failed = 1;
     }
+    ran.failures = failures.found;
     ran.skips = skip_log.end()?;
     let skipped = ran.skips.len() as u64;
     ran.tally.passed = ran.tally.passed.saturating_sub(skipped);
@@ -178,5 +221,23 @@ mod tests {
         fs::remove_dir_all(&dir).expect("the test made it");
         assert_eq!(ran.tally, Tally { passed: 1, failed: 0, skipped: 1 });
         assert_eq!(ran.skips, ["no etcd"]);
+    }
+
+    #[test]
+    fn a_test_that_failed_is_kept_with_the_end_of_what_it_said() {
+        let script = "test a::good ... ok\ntest a::bad ... FAILED\n\nsuccesses:\n\n---- a::good stdout ----\nfine\n\n\
+                      successes:\n    a::good\n\nfailures:\n\n---- a::bad stdout ----\nthread panicked\nleft: 1\n\
+                      failures:\n    a::bad\n";
+        let mut failures = Failures::default();
+        script.lines().for_each(|line| failures.take(line));
+        let said = VecDeque::from(["thread panicked".to_owned(), "left: 1".to_owned()]);
+        assert_eq!(failures.found, [Failure { name: "a::bad".to_owned(), said }]);
+
+        let mut failures = Failures::default();
+        failures.take("test b ... FAILED");
+        failures.take("---- b stdout ----");
+        (0..SAID_LINES + 5).for_each(|n| failures.take(&n.to_string()));
+        assert_eq!(failures.found[0].said.len(), SAID_LINES);
+        assert_eq!(failures.found[0].said[0], "5");
     }
 }
