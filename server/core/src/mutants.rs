@@ -34,6 +34,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("ended-lease-kept-alive", "a keep-alive of a lease that ended is answered as if it lived"),
     ("revoke-leaves-a-key", "the end of a lease leaves one of its keys"),
     ("alarm-not-stored", "an alarm is forgotten by a restart"),
+    ("change-of-users-not-stored", "a role that is granted or revoked is forgotten by a restart"),
     ("watch-compaction-passed-over", "a watcher that a compaction cut off goes on behind it"),
     ("watch-progress-while-lagging", "a progress is told of revisions that were not sent"),
     ("watch-begins-one-revision-late", "after a restart the hub takes the first new revision for sent"),

@@ -14,6 +14,7 @@ pub mod shrink;
 pub mod stats;
 pub mod swarm;
 pub mod traffic;
+pub mod users;
 pub mod watcher;
 pub mod world;
 

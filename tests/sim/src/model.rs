@@ -2,12 +2,15 @@
 //! What the store should hold: the rules once more, as short as they can be said.
 //!
 //! Owns      every version of every key, the leases, the compact revision.
-//! Holds     it shares no code with the store: maps, and the rules of `semantics-kv.md`.
+//! Holds     it shares no code with the store: maps, and the rules of `semantics-kv.md`. Of users it keeps the record that
+//!           [`crate::users`] speaks of.
 //! Never     looks at the member: it is told the entries of the log, and compared.
 
+use crate::users::Users;
 use bytes::Bytes;
 use cairn_core::{
     Command,
+    auth::Identity,
     replica::conf::{ConfChange, Kind},
 };
 use cairn_proto::{errors, etcdserverpb as pb, mvccpb::KeyValue};
@@ -76,6 +79,7 @@ pub struct Model {
     /// Whether each member learns, and its peer URLs.
     members: BTreeMap<u64, (bool, Vec<String>)>,
     removed: BTreeSet<u64>,
+    pub users: Users,
 }
 
 /// The empty store's revision (HDR-1).
@@ -226,9 +230,11 @@ impl Model {
         Outcome::Members(all.collect())
     }
 
-    /// Applies the entry `index`: the outcome that its proposer is to get.
-    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
-        if let Some(text) = self.forbidden(command) {
+    /// Applies the entry `index`, which `by` asked for: the outcome that its proposer is to get.
+    pub fn apply(&mut self, index: u64, by: Option<&Identity>, command: &Command) -> Outcome {
+        let keys_of = |lease| self.attached(lease);
+        let forbidden = self.forbidden(command).or_else(|| self.users.forbid(by, command, &keys_of));
+        if let Some(text) = forbidden {
             return Outcome::Refused(text);
         }
         match command {
@@ -259,17 +265,21 @@ impl Model {
             }
             Command::Alarm(r) => self.alarm(r),
             Command::Skip { .. } => unreachable!("no simulated member is restored from a backup"),
-            Command::Auth(_) => unreachable!("no client of a simulated member changes users"),
+            Command::Auth(command) => self.users.apply(index, self.revision(), by, command),
         }
+    }
+
+    /// The keys on a lease, in their order.
+    fn attached(&self, lease: i64) -> Vec<Bytes> {
+        let live = self.live(b"\0", b"\0", self.revision()).into_iter();
+        live.filter(|kv| kv.lease == lease).map(|kv| kv.key).collect()
     }
 
     fn end_lease(&mut self, id: i64) -> Outcome {
         if self.leases.remove(&id).is_none() {
             return Outcome::Refused(errors::LEASE_NOT_FOUND.text);
         }
-        let now = self.revision();
-        let attached = self.live(b"\0", b"\0", now).into_iter().filter(|kv| kv.lease == id);
-        let changes = attached.map(|kv| Change { key: kv.key, kv: None }).collect();
+        let changes = self.attached(id).into_iter().map(|key| Change { key, kv: None }).collect();
         self.commit(changes);
         Outcome::Revision(self.revision())
     }

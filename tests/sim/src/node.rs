@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use cairn_core::{
     Command, Refusal,
+    auth::Identity,
     boot::{BootConfig, BootError, Booted, boot},
     lessor::{CHECKPOINTS_PER_ENTRY, Lessor},
     replica::{
@@ -177,11 +178,12 @@ impl Node {
         })
     }
 
-    pub fn propose(&mut self, op: OpId, command: Command) {
+    /// Proposes what `by` asks for.
+    pub fn propose(&mut self, op: OpId, by: Option<Identity>, command: Command) {
         if self.sabotage == Some(Sabotage::ProposedTwice) && op.is_multiple_of(50) {
-            self.proposals.push(proposal(op, command.clone(), 0));
+            self.proposals.push(proposal(op, by.clone(), command.clone(), 0));
         }
-        self.proposals.push(proposal(op, command, op));
+        self.proposals.push(proposal(op, by, command, op));
     }
 
     pub fn propose_change(&mut self, op: OpId, change: &ConfChange) {
@@ -238,7 +240,7 @@ impl Node {
 
     fn propose_own(&mut self, command: Command) {
         self.own_ids += 1;
-        let proposal = proposal(self.own_ids, command, 0);
+        let proposal = proposal(self.own_ids, None, command, 0);
         self.proposals.push(Proposal { leader_only: true, ..proposal });
     }
 
@@ -455,9 +457,9 @@ impl Node {
     }
 }
 
-fn proposal(id: u64, command: Command, answer: OpId) -> Proposal<Kept> {
-    let data = command.encode(id);
-    let carried = Carried { command: Some(command), by: None, answer };
+fn proposal(id: u64, by: Option<Identity>, command: Command, answer: OpId) -> Proposal<Kept> {
+    let data = command.encode_by(id, by.as_ref());
+    let carried = Carried { command: Some(command), by, answer };
     Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried }
 }
 
@@ -476,7 +478,12 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
             O::Delete { revision, deleted, prevs: prev_kvs.iter().map(pair).collect() }
         }
         Ok(Applied::Txn(done)) => txn(done, reader, true)?,
-        Ok(Applied::Compact { revision } | Applied::LeaseRevoke { revision }) => O::Revision(revision),
+        Ok(
+            Applied::Compact { revision }
+            | Applied::LeaseRevoke { revision }
+            | Applied::Auth { revision }
+            | Applied::Authenticate { revision, .. },
+        ) => O::Revision(revision),
         Ok(Applied::Alarm { revision, alarms }) => {
             let alarms = alarms.iter().map(|one| (one.member_id, one.alarm)).collect();
             O::Alarms { revision, alarms }
@@ -490,9 +497,6 @@ pub fn outcome(result: Result<Applied, Refusal>, reader: &Reader) -> Result<crat
             O::Members(members.into_iter().map(one).collect())
         }
         Ok(Applied::Done) => O::Done,
-        Ok(Applied::Auth { .. } | Applied::Authenticate { .. }) => {
-            unreachable!("no client of a simulated member changes users")
-        }
     })
 }
 

@@ -46,6 +46,11 @@ counts! {
     purges,
     expired,
     hashes,
+    /// Changes of users and logins that were made, requests that rights forbade, and looks at what a member holds of
+    /// users while authentication is on.
+    users_changed,
+    without_rights,
+    users_held,
     /// Alarms that were switched on, requests that they forbade, requests that the quota refused.
     alarms,
     forbidden,

@@ -112,6 +112,8 @@ pub struct Swarm {
     pub rates: Vec<u64>,
     /// How many learners there may be; 0 is no limit.
     pub learners_max: u32,
+    /// Clients are users, and change users.
+    pub users: bool,
     overlay_entries: u64,
     overlay_bytes: u64,
     node_bytes: usize,
@@ -208,6 +210,8 @@ impl Swarm {
             founders,
             rates,
             learners_max: one_of(rng, &[0, 1, 1, 2]),
+            // A draw of its own: the seeds without are what they were.
+            users: rng.clone().one_in(3),
             steps: if cluster { 10_000 } else { 3_000 },
             network,
             log_kept: one_of(rng, &[0, 0, 5, 200]),

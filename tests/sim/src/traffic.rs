@@ -5,6 +5,7 @@
 //! Holds     every value is different, so that what is read names who wrote it.
 //! Never     knows what the answer will be.
 
+use crate::users;
 use bytes::Bytes;
 use cairn_core::{Command, door};
 use cairn_engine::sim::SplitMix;
@@ -61,6 +62,12 @@ impl Traffic {
             18 if rng.one_in(3) => Command::Alarm(self.alarm(rng)),
             _ => Command::LeaseRevoke(pb::LeaseRevokeRequest { id: 1 + rng.below(12) as i64 }),
         }
+    }
+
+    /// A change of users or roles, or a login.
+    pub fn users(&self, rng: &mut SplitMix) -> Command {
+        let interval = self.interval(rng);
+        Command::Auth(Box::new(users::change(rng, interval)))
     }
 
     fn put(&self, rng: &mut SplitMix, op: u64, leases: &[i64]) -> pb::PutRequest {

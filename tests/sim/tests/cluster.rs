@@ -102,3 +102,30 @@ fn a_run_that_fails_is_made_short_and_fails_again() {
     let again = fails(&steps).expect("it fails again");
     assert_eq!((again.to_string(), again.taken), (small.to_string(), Some(steps)));
 }
+
+/// Those of the runs in which clients are users, and change users.
+const SEEDS_OF_USERS: u64 = 200;
+
+// rule: AU-4, AU-20, AU-21
+#[test]
+fn r03_users_rights_and_the_auth_revision_are_the_same_on_all_members() {
+    let mut all = Stats::default();
+    let seeds = (1..).filter(|seed| World::new(*seed, Founders::Drawn, false).has_users());
+    for seed in seeds.take(SEEDS_OF_USERS as usize) {
+        let (stats, _) = run(World::new(seed, Founders::Drawn, false)).unwrap_or_else(|v| failed(&v));
+        all.add(&stats);
+    }
+    println!("{SEEDS_OF_USERS} seeds with users: {all:?}");
+    // What happens in a hundred seeds at least.
+    let floors = [
+        ("changes of users", all.users_changed, 500),
+        ("requests without rights", all.without_rights, 200),
+        ("members compared while authentication is on", all.users_held, 500),
+        ("crashes", all.crashes, 800),
+        ("snapshots installed", all.installs, 30),
+        ("leases that ran out", all.expired, 60),
+    ];
+    for (what, count, a_hundred) in floors {
+        assert!(count * 100 >= a_hundred * SEEDS_OF_USERS, "only {count} {what} in {SEEDS_OF_USERS} seeds");
+    }
+}

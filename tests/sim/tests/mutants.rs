@@ -62,6 +62,7 @@ const MISTAKES: &[(&str, In, bool)] = &[
     ("ended-lease-kept-alive", In::Cluster, true),
     ("revoke-leaves-a-key", In::Member, true),
     ("alarm-not-stored", In::Member, true),
+    ("change-of-users-not-stored", In::Cluster, true),
     ("watch-compaction-passed-over", In::Member, true),
     ("watch-progress-while-lagging", In::Member, true),
     ("watch-begins-one-revision-late", In::Cluster, true),

@@ -62,14 +62,20 @@ impl World {
             alarm_command(pb::alarm_request::AlarmAction::Deactivate, member_id, alarm)
         } else {
             let leases = self.model.leases();
-            self.traffic.write(&mut self.rng, op, self.model.revision(), &leases)
+            let change = self.swarm.users && self.rng.one_in(8);
+            if change {
+                self.traffic.users(&mut self.rng)
+            } else {
+                self.traffic.write(&mut self.rng, op, self.model.revision(), &leases)
+            }
         };
         let Some(command) = self.within_quota(at, command) else {
             self.ops.remove(&op);
             return Ok(());
         };
-        self.note(format_args!("op {op} at member {at}: {command:?}"));
-        self.node(at).propose(op, command);
+        let by = if self.swarm.users { self.model.users.sender(&mut self.rng) } else { None };
+        self.note(format_args!("op {op} at member {at} of {by:?}: {command:?}"));
+        self.node(at).propose(op, by, command);
         Ok(())
     }
 

@@ -75,7 +75,7 @@ impl World {
         let Some(at) = self.hosts.iter().position(voter) else { return };
         let op = self.begin(at, Want::Write);
         let off = alarm_command(pb::alarm_request::AlarmAction::Deactivate, member_id, alarm);
-        self.node(at).propose(op, off);
+        self.node(at).propose(op, None, off);
     }
 
     /// Every thread of every member has a turn, and messages arrive.
@@ -170,6 +170,7 @@ impl World {
         let everything = pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() };
         self.read_now(at, &everything, revision)?;
         self.hash(at)?;
+        self.check_users(at)?;
         self.inspect(at, u64::MAX)?;
         let node = self.node(at);
         node.db.verify().map_err(|e| Ended::Broken(format!("the store is not whole: {e}")))?;

@@ -139,7 +139,7 @@ impl World {
         if removed {
             self.note(format_args!("member {at} was removed, and waits to be told"));
         }
-        Ok(())
+        self.check_users(at)
     }
 
     /// The process ends; what its clients wait for is of unknown fate.

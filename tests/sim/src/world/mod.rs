@@ -7,7 +7,7 @@
 //!           2. what one member applied, every member applies, entry for entry, and again after every crash;
 //!           3. an operation is in the log once at most, after everything that was acknowledged before it
 //!              began; a linearizable read sees at least that;
-//!           4. a lease never ends early;
+//!           4. a lease never ends early; users, roles and the auth revision are those of the log on every member;
 //!           5. a term has one leader, and its log has everything that was applied before; entries of one index and
 //!              term are the same on all members, with all that comes before them; what is applied is durable at
 //!              a majority;
@@ -219,6 +219,11 @@ impl World {
     /// How many steps the seed has, before its quiet end.
     pub fn steps(&self) -> u64 {
         self.swarm.steps
+    }
+
+    /// Whether clients are users, and change users.
+    pub fn has_users(&self) -> bool {
+        self.swarm.users
     }
 
     /// Runs the whole seed: faults first, then a quiet end in which everything must come to rest.

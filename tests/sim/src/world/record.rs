@@ -6,7 +6,7 @@
 //! Never     drives a member.
 
 use super::{Ended, World, broken, raft};
-use crate::{model::Outcome, node};
+use crate::{model::Outcome, node, users};
 use cairn_core::{
     Command,
     replica::{
@@ -70,8 +70,9 @@ impl World {
             if !self.ids.insert(id) {
                 return broken(format!("request {id} is in the log twice"));
             }
-            let command = Command::decode(entry.data.clone()).map_err(|e| Ended::Broken(e.to_string()))?;
-            let expected = self.model.apply(entry.index, &command);
+            let decoded = Command::decode_by(entry.data.clone());
+            let (command, by) = decoded.map_err(|e| Ended::Broken(e.to_string()))?;
+            let expected = self.model.apply(entry.index, by.as_ref(), &command);
             self.note(format_args!("entry {} of request {id} -> {expected:?}", entry.index));
             self.follow_lease(entry.index, &command, &expected)?;
             match (&command, &expected) {
@@ -79,6 +80,8 @@ impl World {
                 (Command::Alarm(r), _) if r.action == pb::alarm_request::AlarmAction::Activate as i32 => {
                     self.stats.alarms += 1;
                 }
+                (Command::Auth(_), Outcome::Revision(_)) => self.stats.users_changed += 1,
+                (_, Outcome::Refused(text)) if users::is_of_rights(text) => self.stats.without_rights += 1,
                 (_, Outcome::Refused(text))
                     if [errors::NO_SPACE.text, errors::CORRUPT.text].contains(text) =>
                 {
@@ -144,6 +147,16 @@ impl World {
         Ok(())
     }
 
+    /// Users, roles, rights and the auth revision follow from the log alone (R03 of the test plan).
+    pub(super) fn check_users(&mut self, at: usize) -> Result<(), Ended> {
+        let node = self.node(at);
+        let (applied, _) = node.state.applied();
+        let held = users::held(node)?;
+        let due = self.model.users.after(applied);
+        self.stats.users_held += u64::from(self.model.users.enabled());
+        if held == due { Ok(()) } else { broken(format!("after {applied}: {held:?}\nin place of {due:?}")) }
+    }
+
     /// The hash of a revision depends on what is stored alone: it is the same at every member, after every crash,
     /// checkpoint and purge.
     pub(super) fn hash(&mut self, at: usize) -> Result<(), Ended> {
@@ -152,6 +165,7 @@ impl World {
             Ok(done) => done,
             Err(error) => return Err(Ended::Failed(error.to_string())),
         };
+        self.check_users(at)?;
         self.stats.hashes += 1;
         let key = (done.hash_revision, done.compact_revision);
         self.note(format_args!("hash of {key:?}: {}", done.hash));
