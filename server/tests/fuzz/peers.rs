@@ -15,7 +15,9 @@ pub const FRAMES: Target = Target { name: "peer-frames", run, fix, samples, anch
 
 const HELLO_BYTES_MAX: usize = 64 << 10;
 const BATCH_BYTES_MAX: usize = 1 << 20;
-const HEAD_BYTES: usize = 5;
+/// A byte, the length, and the checksum of what follows.
+const HEAD_BYTES: usize = 9;
+const SUM_AT: usize = 5;
 
 fn run(input: &[u8]) -> bool {
     let read = async {
@@ -35,16 +37,19 @@ fn run(input: &[u8]) -> bool {
     read.now_or_never().expect("a body that is there is not waited for").is_some_and(|messages| messages > 0)
 }
 
-/// Makes the lengths right again: each frame reaches to the next one that begins as a frame does.
+/// Makes lengths and checksums right again: each frame has the length that it states, or reaches to the end.
 fn fix(input: &mut Vec<u8>) {
     let mut at = 0;
     while at + HEAD_BYTES <= input.len() {
         let left = input.len() - at - HEAD_BYTES;
-        let len = u32::from_be_bytes(input[at + 1..at + HEAD_BYTES].try_into().expect("four bytes")) as usize;
+        let len = u32::from_be_bytes(input[at + 1..at + SUM_AT].try_into().expect("four bytes")) as usize;
         let len = len.min(left);
         input[at] = 0;
-        input[at + 1..at + HEAD_BYTES].copy_from_slice(&(len as u32).to_be_bytes());
-        at += HEAD_BYTES + len;
+        input[at + 1..at + SUM_AT].copy_from_slice(&(len as u32).to_be_bytes());
+        let end = at + HEAD_BYTES + len;
+        let sum = crc32fast::hash(&input[at + HEAD_BYTES..end]);
+        input[at + SUM_AT..at + HEAD_BYTES].copy_from_slice(&sum.to_be_bytes());
+        at = end;
     }
     input.truncate(at);
 }
