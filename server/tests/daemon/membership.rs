@@ -20,33 +20,48 @@ fn told<T: std::fmt::Debug>(refused: Result<Response<T>, Status>) -> (Code, Stri
     (status.code(), status.message().to_owned())
 }
 
-/// Asks until the members have been connected for long enough (SR-2).
+/// Asks until the members have been connected for long enough (SR-2), and have a leader.
 async fn healthy<T, F: Future<Output = Result<Response<T>, Status>>>(ask: impl Fn() -> F) -> T {
     until(|| async {
         match ask().await {
             Ok(answer) => Some(answer.into_inner()),
             Err(status) if status.message() == "etcdserver: unhealthy cluster" => None,
+            Err(status) if status.message().starts_with("etcdserver: request timed out") => None,
             Err(status) => panic!("{status}"),
         }
     })
     .await
 }
 
+/// Adds a member. One that is there was added by a leader that was lost before it could say so.
 pub async fn add(through: &Place, place: &Place, is_learner: bool) -> pb::MemberAddResponse {
     let cluster = through.cluster().await;
-    healthy(|| {
+    healthy(|| async {
         let mut cluster = cluster.clone();
         let wanted = pb::MemberAddRequest { peer_urls: vec![place.peer.clone()], is_learner };
-        async move { cluster.member_add(wanted).await }
+        let refused = match cluster.member_add(wanted).await {
+            Err(status) if status.message() == "etcdserver: Peer URLs already exists" => status,
+            answer => return answer,
+        };
+        let list = cluster.member_list(pb::MemberListRequest { linearizable: true }).await?.into_inner();
+        let there = list.members.iter().find(|m| m.peer_urls == [&place.peer[..]]).cloned();
+        let member = Some(there.ok_or(refused)?);
+        Ok(Response::new(pb::MemberAddResponse { header: list.header, member, members: list.members }))
     })
     .await
 }
 
+/// Removes a member. One that is gone was removed by a leader that was lost before it could say so.
 pub async fn remove(through: &Place, id: u64) -> pb::MemberRemoveResponse {
     let cluster = through.cluster().await;
-    healthy(|| {
+    healthy(|| async {
         let mut cluster = cluster.clone();
-        async move { cluster.member_remove(pb::MemberRemoveRequest { id }).await }
+        match cluster.member_remove(pb::MemberRemoveRequest { id }).await {
+            Err(status) if status.code() == Code::NotFound => (),
+            answer => return answer,
+        }
+        let list = cluster.member_list(pb::MemberListRequest { linearizable: true }).await?.into_inner();
+        Ok(Response::new(pb::MemberRemoveResponse { header: list.header, members: list.members }))
     })
     .await
 }
