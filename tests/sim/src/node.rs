@@ -247,7 +247,7 @@ impl Node {
     /// What the replica's thread does with one look at its queue.
     pub fn replica_turn(&mut self, now_ms: u64, tick: bool) -> Result<(), String> {
         let (replica, effects) = (&mut self.replica, &mut self.effects);
-        let mut step = |input| replica.step(now_ms, input, effects);
+        let mut step = |input| replica.take_in(now_ms, input, effects);
         if let Some(batch) = self.durable.take() {
             step(Input::Durable { batch });
         }
@@ -271,6 +271,7 @@ impl Node {
         if tick {
             step(Input::Tick);
         }
+        replica.settle(now_ms, effects);
         self.perform()
     }
 

@@ -105,6 +105,14 @@ impl<W, R> Replica<W, R> {
         others.max_by_key(|(peer, progress)| (progress.matched, **peer)).map(|(peer, _)| *peer)
     }
 
+    /// A leader that has just committed a change of the membership, and may be deposed before it handles that.
+    pub(super) fn note_change(&mut self) {
+        let raft = &self.node.raft;
+        if self.leads() && raft.pending_conf_index <= raft.raft_log.committed {
+            self.change_committed = self.change_committed.max(raft.pending_conf_index);
+        }
+    }
+
     /// Whether a change of the membership is committed, and the record of that is not durable here. Who was removed
     /// by it ends once it knows; if we lost it then, nobody who is left might know that it may lead.
     pub(super) fn owes_commit(&self, durable: u64) -> bool {

@@ -26,7 +26,7 @@ use cairn_proto::errors;
 use conf::ConfChange;
 pub use io::{Committed, Effects, Input, Leadership, Proposal, Stopped};
 use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
-use peer::{BYTES_PER_MESSAGE, MessageKind, PeerEntry, PeerMessage};
+use peer::{BYTES_PER_MESSAGE, MessageKind, PeerEntry, PeerMessage, gather};
 use proposals::Proposals;
 use raft::{
     Config, RawNode, StateRole,
@@ -226,6 +226,13 @@ impl<W, R> Replica<W, R> {
 
     /// Advances by one input; the caller performs the effects.
     pub fn step(&mut self, now_ms: u64, input: Input<W, R>, effects: &mut Effects<W, R>) {
+        self.take_in(now_ms, input, effects);
+        self.settle(now_ms, effects);
+    }
+
+    /// Takes in one of several inputs that came together. What follows from all of them is known after
+    /// [`Replica::settle`]: one append to the log, and one message to each peer, for as many as there were.
+    pub fn take_in(&mut self, now_ms: u64, input: Input<W, R>, effects: &mut Effects<W, R>) {
         if self.installing {
             return;
         }
@@ -248,12 +255,26 @@ impl<W, R> Replica<W, R> {
             Input::LogHangs => self.on_log_hangs(effects),
         }
         self.keep_timeout();
-        self.campaign_if_alone();
-        self.leave(effects);
-        self.propose_change(effects);
-        self.handle_readies(effects);
-        self.note_behind(effects);
+        self.note_change();
         self.note_leadership(now_ms, effects);
+    }
+
+    /// Ends a turn of inputs; the caller performs the effects.
+    pub fn settle(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
+        if self.installing {
+            return;
+        }
+        loop {
+            self.campaign_if_alone();
+            self.leave(effects);
+            self.propose_change(effects);
+            self.handle_readies(effects);
+            self.note_behind(effects);
+            if !self.note_leadership(now_ms, effects) || effects.failed.is_some() {
+                break;
+            }
+        }
+        gather(&mut effects.messages);
     }
 
     /// Whether everything that Raft has is durable here.
@@ -490,10 +511,7 @@ impl<W, R> Replica<W, R> {
         let mut at_once: Vec<_> = of_peers(ready.take_messages()).collect();
         let mut held: Vec<_> = of_peers(ready.take_persisted_messages()).collect();
         let term = self.node.raft.term;
-        let raft = &self.node.raft;
-        if self.leads() && raft.pending_conf_index <= raft.raft_log.committed {
-            self.change_committed = self.change_committed.max(raft.pending_conf_index);
-        }
+        self.note_change();
         let early = planted("messages-before-their-term-is-durable");
         if (term > self.durable_term && !early) || self.owes_commit(self.durable_commit) {
             held.append(&mut at_once);
@@ -530,13 +548,14 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    fn note_leadership(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
+    /// True if something was proposed, which is to be handled.
+    fn note_leadership(&mut self, now_ms: u64, effects: &mut Effects<W, R>) -> bool {
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
         let alone = self.alone() && raft.prs().conf().learners().is_empty();
         let now = Leadership { term: raft.term, leader: raft.leader_id, leads, alone };
         if now == self.leadership {
-            return;
+            return false;
         }
         let before = std::mem::replace(&mut self.leadership, now);
         effects.leadership = Some(now);
@@ -570,9 +589,11 @@ impl<W, R> Replica<W, R> {
         if now.leader != 0 {
             again.append(&mut self.proposals.take_leaderless());
         }
-        if !again.is_empty() {
-            self.step(now_ms, Input::Propose(again), effects);
+        let proposes = !again.is_empty();
+        if proposes {
+            self.on_propose(now_ms, again, effects);
         }
+        proposes
     }
 
     /// raft-rs draws election timeouts from the thread's own source. Ours come from the seed, one for each

@@ -192,6 +192,56 @@ impl PeerEntry {
     }
 }
 
+/// Makes one message of those to a peer of which the later goes on where the earlier ends: entries that follow
+/// each other, and what was acknowledged up to there. So a turn that took in much says it to each peer at once.
+pub(super) fn gather(messages: &mut Vec<PeerMessage>) {
+    let mut last: Vec<(u64, usize)> = Vec::new();
+    let mut kept: Vec<PeerMessage> = Vec::with_capacity(messages.len());
+    for message in messages.drain(..) {
+        if message.is_urgent() {
+            kept.push(message);
+            continue;
+        }
+        let place = last.iter_mut().find(|(to, _)| *to == message.to);
+        let Some((_, at)) = place else {
+            last.push((message.to, kept.len()));
+            kept.push(message);
+            continue;
+        };
+        if let Some(message) = kept[*at].absorb(message) {
+            *at = kept.len();
+            kept.push(message);
+        }
+    }
+    *messages = kept;
+}
+
+impl PeerMessage {
+    /// Takes the next message to the same peer into this one, or gives it back.
+    fn absorb(&mut self, next: PeerMessage) -> Option<PeerMessage> {
+        use MessageKind::{Append, AppendResponse};
+        if (self.kind, self.term) != (next.kind, next.term) {
+            return Some(next);
+        }
+        match self.kind() {
+            Some(Append) if next.index == self.index + self.entries.len() as u64 => {
+                let bytes = |m: &PeerMessage| m.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+                if !next.entries.is_empty() && bytes(self) + bytes(&next) > BYTES_PER_MESSAGE {
+                    return Some(next);
+                }
+                self.commit = self.commit.max(next.commit);
+                self.entries.extend(next.entries);
+                None
+            }
+            Some(AppendResponse) if !self.reject && !next.reject && self.index <= next.index => {
+                *self = PeerMessage { commit: self.commit.max(next.commit), ..next };
+                None
+            }
+            _ => Some(next),
+        }
+    }
+}
+
 /// What a member knows of itself when a message comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
@@ -346,6 +396,40 @@ mod tests {
         }
         assert!(message(Heartbeat).is_urgent() && message(PreVote).is_urgent());
         assert!(!message(Append).is_urgent() && !message(Propose).is_urgent());
+    }
+
+    #[test]
+    fn messages_that_go_on_where_the_last_one_ends_are_sent_as_one() {
+        use MessageKind::*;
+        let to = |peer: u64, m: PeerMessage| PeerMessage { to: peer, ..m };
+        let append = |index, commit, entries| PeerMessage { index, commit, entries, ..message(Append) };
+        let acknowledged = |index, reject| PeerMessage { index, reject, ..message(AppendResponse) };
+        let big = |index| PeerEntry { data: vec![0; BYTES_PER_MESSAGE / 2 + 1].into(), ..entry(index, 5) };
+        let gathered = |mut messages: Vec<PeerMessage>| {
+            gather(&mut messages);
+            messages
+        };
+        let apart = [
+            append(4, 3, vec![entry(5, 5)]),
+            to(3, append(4, 3, vec![entry(5, 5)])),
+            message(Heartbeat),
+            append(5, 5, vec![]),
+            append(5, 5, vec![entry(6, 5), entry(7, 5)]),
+        ];
+        let whole = append(4, 5, vec![entry(5, 5), entry(6, 5), entry(7, 5)]);
+        assert_eq!(gathered(apart.to_vec()), [whole, apart[1].clone(), apart[2].clone()]);
+        assert_eq!(gathered(vec![acknowledged(4, false), acknowledged(6, false)]), [acknowledged(6, false)]);
+        for as_they_are in [
+            vec![append(4, 3, vec![entry(5, 5)]), append(6, 3, vec![entry(7, 5)])],
+            vec![append(4, 3, vec![]), PeerMessage { term: 6, ..append(4, 3, vec![]) }],
+            vec![append(4, 3, vec![big(5), entry(6, 5)]), append(6, 3, vec![big(7), entry(8, 5)])],
+            vec![acknowledged(4, false), acknowledged(3, false)],
+            vec![acknowledged(4, true), acknowledged(5, false)],
+            vec![acknowledged(4, false), acknowledged(5, true)],
+            vec![append(4, 3, vec![]), acknowledged(4, false), append(4, 4, vec![])],
+        ] {
+            assert!(gathered(as_they_are.clone()) == as_they_are, "{} messages", as_they_are.len());
+        }
     }
 
     #[test]

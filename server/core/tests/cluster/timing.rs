@@ -86,6 +86,43 @@ fn ticks_that_a_start_passes_over_shorten_the_first_wait_and_no_later_one() {
     }
 }
 
+#[test]
+fn what_comes_together_is_one_append_and_one_message_to_each_peer() {
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    let (log, last) = (cluster.member(1).log.clone(), cluster.last(1));
+    let (batches, now_ms) = (log.batches(), cluster.now_ms);
+    let leader = cluster.member(1);
+    for id in 1..=5 {
+        let proposals = Input::Propose(vec![put(id, 1)]);
+        leader.replica.take_in(now_ms, proposals, &mut leader.effects);
+    }
+    assert_eq!((log.batches(), leader.effects.messages.len()), (batches, 0), "nothing before its end");
+    leader.replica.settle(now_ms, &mut leader.effects);
+    assert_eq!(log.batches(), batches + 1);
+    let sent = std::mem::take(&mut leader.effects.messages);
+    let told: Vec<_> = sent.iter().map(|m| (m.to, m.index, m.entries.len())).collect();
+    assert_eq!(told, [(2, last, 5), (3, last, 5)]);
+
+    // What a follower takes in at once it syncs and acknowledges at once.
+    let follower = cluster.member(2);
+    let batches = follower.log.batches();
+    for at in 0..5 {
+        let PeerMessage { index, ref entries, .. } = sent[0];
+        let entries = vec![entries[at].clone()];
+        let index = index + at as u64;
+        let log_term = sent[0].log_term;
+        let part = PeerMessage { index, entries, log_term, ..sent[0].clone() };
+        follower.replica.take_in(now_ms, Input::Received(Box::new(part)), &mut follower.effects);
+    }
+    follower.replica.settle(now_ms, &mut follower.effects);
+    assert_eq!(follower.log.batches(), batches + 1);
+    assert!(follower.effects.messages.is_empty(), "nothing is durable yet");
+    cluster.work(2);
+    let answers = &cluster.member(2).effects.messages;
+    assert_eq!(answers.iter().map(|m| (m.to, m.index)).collect::<Vec<_>>(), [(1, last + 5)]);
+}
+
 /// The appends with entries that member 1 has for member 2.
 fn appends(cluster: &mut Cluster) -> Vec<PeerMessage> {
     cluster.work(1);
@@ -95,15 +132,18 @@ fn appends(cluster: &mut Cluster) -> Vec<PeerMessage> {
     sent.into_iter().filter(is_append).collect()
 }
 
-fn propose(cluster: &mut Cluster, id: u64, bytes: usize) {
+fn put(id: u64, bytes: usize) -> Proposal<&'static str> {
     let put = cairn_proto::etcdserverpb::PutRequest {
         key: "k".into(),
         value: vec![b'v'; bytes].into(),
         ..Default::default()
     };
     let data = Command::Put(put).encode(id);
-    let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried: "put" };
-    cluster.step(1, Input::Propose(vec![proposal]));
+    Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried: "put" }
+}
+
+fn propose(cluster: &mut Cluster, id: u64, bytes: usize) {
+    cluster.step(1, Input::Propose(vec![put(id, bytes)]));
 }
 
 // rule: RT-1

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The replica's thread: everything that came meanwhile is one step of each kind, and so one append.
+//! The replica's thread: everything that came meanwhile is one turn, and so one append and one message a peer.
 //!
 //! Owns      the replica and its ticks.
 //! Holds     effects are performed in the order in which the replica gave them.
@@ -48,7 +48,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         let open = shared.replica.drain(&mut messages, patience);
         let mut sorted = sort(&mut messages);
         let now_ms = shared.now_ms();
-        let mut step = |input| replica.step(now_ms, input, &mut effects);
+        let mut step = |input| replica.take_in(now_ms, input, &mut effects);
         if let Some(batch) = sorted.durable {
             step(Input::Durable { batch });
         }
@@ -77,6 +77,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
             }
             next_tick = (next_tick + tick).max(Instant::now());
         }
+        replica.settle(now_ms, &mut effects);
         for (index, term, to) in sorted.snapshots {
             replica.step(now_ms, Input::SnapshotReceived { index, term }, &mut effects);
             // Nobody waits if the member ends.
