@@ -12,6 +12,7 @@
 //! Never     applies, reads a clock, draws from a random source that is not seeded, or waits for a disk.
 
 pub mod conf;
+mod gathered;
 mod io;
 pub mod log;
 mod membership;
@@ -24,9 +25,10 @@ use crate::{boot::draw, mutants::planted};
 use bytes::Bytes;
 use cairn_proto::errors;
 use conf::ConfChange;
+use gathered::Gathered;
 pub use io::{Committed, Effects, Input, Leadership, Proposal, Stopped};
 use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
-use peer::{BYTES_PER_MESSAGE, MessageKind, PeerEntry, PeerMessage, gather};
+use peer::{BYTES_PER_MESSAGE, HOPS_MAX, MessageKind, PeerEntry, PeerMessage, gather};
 use proposals::Proposals;
 use raft::{
     Config, RawNode, StateRole,
@@ -96,6 +98,7 @@ pub struct Replica<W, R> {
     timeout: usize,
     patience_ms: u64,
     proposals: Proposals<W>,
+    gathered: Gathered<W>,
     in_sync: VecDeque<InSync>,
     durable_term: u64,
     /// The commit that is recorded, and that of the newest record that is durable.
@@ -166,6 +169,7 @@ impl<W, R> Replica<W, R> {
             timeout: config.election_ticks,
             patience_ms: config.patience_ms,
             proposals: Proposals::default(),
+            gathered: Gathered::default(),
             in_sync: VecDeque::new(),
             durable_term: promise.term,
             recorded_commit: promise.commit,
@@ -207,7 +211,12 @@ impl<W, R> Replica<W, R> {
 
     /// Proposals that are neither committed nor refused.
     pub fn proposals(&self) -> usize {
-        self.proposals.len()
+        self.proposals.len() + self.gathered.own.len()
+    }
+
+    /// When [`Replica::settle`] is to be called at the latest, if nothing comes before; `None` if nothing is due.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.gathered.due_ms()
     }
 
     /// Voters and learners with the last entry that each is known to have, on the leader.
@@ -220,6 +229,8 @@ impl<W, R> Replica<W, R> {
     pub fn drain(&mut self, effects: &mut Effects<W, R>) {
         let waiting = self.proposals.drain().into_iter();
         effects.refused.extend(waiting.map(|carried| (carried, errors::STOPPED)));
+        let gathered = std::mem::take(&mut self.gathered).own.into_iter();
+        effects.refused.extend(gathered.map(|proposal| (proposal.carried, errors::STOPPED)));
         let reads = self.reads.drain().into_iter();
         effects.refused_reads.extend(reads.map(|read| (read, errors::STOPPED)));
     }
@@ -246,7 +257,7 @@ impl<W, R> Replica<W, R> {
             Input::Durable { batch } => self.on_durable(batch, effects),
             Input::Applied { index } => self.on_applied(index),
             Input::ConfApplied { index, change } => self.on_conf_applied(index, change),
-            Input::Received(message) => self.on_message(*message, effects),
+            Input::Received(message) => self.on_message(now_ms, *message, effects),
             Input::Unreachable { peer } => self.node.report_unreachable(peer),
             Input::SnapshotEnded { peer, installed } => self.on_snapshot_ended(peer, installed),
             Input::SnapshotReceived { index, term } => self.on_snapshot(index, term, effects),
@@ -268,6 +279,7 @@ impl<W, R> Replica<W, R> {
             self.campaign_if_alone();
             self.leave(effects);
             self.propose_change(effects);
+            self.propose_gathered(now_ms, effects);
             self.handle_readies(effects);
             self.note_behind(effects);
             if !self.note_leadership(now_ms, effects) || effects.failed.is_some() {
@@ -320,10 +332,15 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    /// Everything that waits becomes one message to Raft: one append, one sync; or goes to the leader.
+    /// What a leader is asked waits for the end of the turn; what another is asked goes to the leader.
     fn on_propose(&mut self, now_ms: u64, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
         if self.leads() {
-            self.propose_here(proposals, effects);
+            for proposal in proposals {
+                match proposal.kind {
+                    EntryKind::Normal => self.gathered.push(now_ms, proposal),
+                    _ => self.proposals.queue_change(proposal.data, Some((proposal.id, proposal.carried))),
+                }
+            }
             return;
         }
         let refuse = |p: &Proposal<W>| p.leader_only && !planted("deposed-leader-ends-leases");
@@ -335,22 +352,30 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    fn propose_here(&mut self, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
-        let (mut entries, mut carried) =
-            (Vec::with_capacity(proposals.len()), Vec::with_capacity(proposals.len()));
-        for proposal in proposals {
-            if proposal.kind != EntryKind::Normal {
-                self.proposals.queue_change(proposal.data, Some((proposal.id, proposal.carried)));
-                continue;
-            }
-            entries.push(eraftpb::Entry {
-                entry_type: EntryType::EntryNormal,
-                data: proposal.data,
-                ..Default::default()
-            });
-            carried.push(proposal.carried);
+    /// Everything that waits becomes one message to Raft: one append, one sync. While entries are on their way to
+    /// followers it waits a moment for the news that they are committed, which the same message then brings.
+    fn propose_gathered(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
+        if !self.leads() {
+            return;
         }
-        self.append(entries, carried, effects);
+        let raft = &self.node.raft;
+        let has_followers = raft.prs().iter().nth(1).is_some();
+        let on_their_way = raft.raft_log.committed < raft.raft_log.last_index();
+        let Some(due) = self.gathered.take_due(now_ms, has_followers && on_their_way) else { return };
+        let normal = |data| eraftpb::Entry { entry_type: EntryType::EntryNormal, data, ..Default::default() };
+        let (own, carried): (Vec<_>, Vec<_>) = due.own.into_iter().map(|p| (p.data, p.carried)).unzip();
+        let others = due.others.into_iter().map(|entry| entry.data);
+        self.append(own.into_iter().chain(others).map(normal).collect(), carried, effects);
+    }
+
+    /// This member leads no more: what it had gathered is for the next leader.
+    fn take_gathered(&mut self, effects: &mut Effects<W, R>) -> Vec<Proposal<W>> {
+        let Gathered { own, others, hops, .. } = std::mem::take(&mut self.gathered);
+        let leader = self.node.raft.leader_id;
+        if leader != 0 && hops < HOPS_MAX && !others.is_empty() {
+            self.hand_on(leader, others, hops + 1, effects);
+        }
+        own
     }
 
     fn append(&mut self, entries: Vec<eraftpb::Entry>, carried: Vec<W>, effects: &mut Effects<W, R>) {
@@ -574,7 +599,11 @@ impl<W, R> Replica<W, R> {
                 effects.refused_reads.extend(asked.map(|read| (read, errors::LEADER_CHANGED)));
             }
         }
-        let mut again = if before.leads && !leads { self.proposals.deposed(now_ms) } else { Vec::new() };
+        let mut again = Vec::new();
+        if before.leads && !leads {
+            again.append(&mut self.proposals.deposed(now_ms));
+            again.append(&mut self.take_gathered(effects));
+        }
         if leads {
             let last = self.node.raft.raft_log.last_index();
             self.proposals.elected(last, &mut effects.refused);

@@ -8,16 +8,16 @@
 
 use super::{
     Effects, Replica, Stopped,
-    log::{EntryKind, LogEntry},
+    log::EntryKind,
     peer::{HOPS_MAX, Known, MessageKind, PeerMessage, Verdict, judge},
 };
 use crate::mutants::planted;
-use raft::{StateRole, eraftpb};
+use raft::StateRole;
 use std::collections::btree_map::Entry;
 
 impl<W, R> Replica<W, R> {
     /// A proposal that came to another member.
-    fn on_proposal_of_a_peer(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
+    fn on_proposal_of_a_peer(&mut self, now_ms: u64, message: PeerMessage, effects: &mut Effects<W, R>) {
         let PeerMessage { from, entries, context, .. } = message;
         if !self.leads() {
             let leader = self.node.raft.leader_id;
@@ -27,18 +27,16 @@ impl<W, R> Replica<W, R> {
             }
             return;
         }
-        let mut normal = Vec::with_capacity(entries.len());
         for entry in entries {
-            let LogEntry { kind, data, .. } = entry.into_log();
-            match kind {
-                EntryKind::Normal => normal.push(eraftpb::Entry { data, ..Default::default() }),
-                _ => self.proposals.queue_change(data, None),
+            if entry.kind == EntryKind::Normal as i32 {
+                self.gathered.push_of_a_peer(now_ms, entry, context.len());
+            } else {
+                self.proposals.queue_change(entry.data, None);
             }
         }
-        self.append(normal, Vec::new(), effects);
     }
 
-    pub(super) fn on_message(&mut self, message: PeerMessage, effects: &mut Effects<W, R>) {
+    pub(super) fn on_message(&mut self, now_ms: u64, message: PeerMessage, effects: &mut Effects<W, R>) {
         let raft = &self.node.raft;
         let known = Known {
             id: raft.id,
@@ -62,7 +60,7 @@ impl<W, R> Replica<W, R> {
             }
         };
         if kind == MessageKind::Propose {
-            self.on_proposal_of_a_peer(message, effects);
+            self.on_proposal_of_a_peer(now_ms, message, effects);
             return;
         }
         // One that was sent before our log began where it does is refused, and the leader learns nothing from that.

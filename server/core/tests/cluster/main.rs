@@ -15,7 +15,7 @@ use cairn_core::{
         Effects, Input, Leadership, Proposal, Replica, ReplicaConfig, Stopped, bootstrap_entries,
         conf::{ConfChange, Kind},
         log::{EntryKind, Log},
-        peer::{MessageKind, PeerMessage},
+        peer::{MessageKind, PeerEntry, PeerMessage},
     },
 };
 use cairn_proto::etcdserverpb::CompactionRequest;

@@ -142,8 +142,81 @@ fn put(id: u64, bytes: usize) -> Proposal<&'static str> {
     Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried: "put" }
 }
 
+/// Time passes until the leader appends it.
 fn propose(cluster: &mut Cluster, id: u64, bytes: usize) {
     cluster.step(1, Input::Propose(vec![put(id, bytes)]));
+    let leader = cluster.member(1);
+    if let Some(due_ms) = leader.replica.due_ms() {
+        leader.replica.settle(due_ms, &mut leader.effects);
+        cluster.now_ms = due_ms;
+    }
+}
+
+#[test]
+fn what_is_proposed_while_entries_are_on_their_way_goes_out_with_the_news_of_their_commit() {
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    let last = cluster.last(1);
+    let ask = |cluster: &mut Cluster, id| cluster.step(1, Input::Propose(vec![put(id, 1)]));
+    ask(&mut cluster, 1);
+    let first = appends(&mut cluster);
+    assert_eq!(first[0].entries.len(), 1, "there is nothing to wait for");
+    ask(&mut cluster, 2);
+    ask(&mut cluster, 3);
+    let data = put(4, 1).data;
+    let entries = vec![PeerEntry { data, ..Default::default() }];
+    let kind = MessageKind::Propose as i32;
+    let of_a_peer = PeerMessage { kind, to: 1, from: 3, entries, ..Default::default() };
+    cluster.step(1, Input::Received(Box::new(of_a_peer)));
+    assert!(appends(&mut cluster).is_empty(), "it may be committed any moment");
+    assert_eq!((cluster.last(1), cluster.member(1).replica.proposals()), (last + 1, 3));
+
+    cluster.step(2, Input::Received(Box::new(first[0].clone())));
+    cluster.work(2);
+    for answer in std::mem::take(&mut cluster.member(2).effects.messages) {
+        cluster.step(1, Input::Received(Box::new(answer)));
+    }
+    let both = appends(&mut cluster);
+    let told: Vec<_> = both.iter().map(|m| (m.commit, m.entries.len())).collect();
+    assert_eq!(told, [(last + 1, 3)]);
+    assert_eq!(cluster.member(1).replica.due_ms(), None);
+
+    // No answer comes.
+    ask(&mut cluster, 5);
+    let due_ms = cluster.member(1).replica.due_ms().expect("it waits");
+    assert_eq!(due_ms, cluster.now_ms + 2);
+    cluster.step(1, Input::Applied { index: 0 });
+    assert!(appends(&mut cluster).is_empty());
+    cluster.now_ms = due_ms;
+    cluster.step(1, Input::Applied { index: 0 });
+    assert_eq!(appends(&mut cluster)[0].entries.len(), 1);
+}
+
+// rule: LEASE-6
+#[test]
+fn what_a_leader_kept_back_goes_to_the_next_one() {
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    cluster.cut = vec![(1, 2), (1, 3)];
+    cluster.propose(1, "on its way", false);
+    cluster.propose(1, "kept back", false);
+    cluster.propose(1, "end of a lease", true);
+    let entries = vec![PeerEntry { data: put(4, 1).data, ..Default::default() }];
+    let kind = MessageKind::Propose as i32;
+    let of_a_peer = PeerMessage { kind, to: 1, from: 3, entries, ..Default::default() };
+    cluster.step(1, Input::Received(Box::new(of_a_peer)));
+    cluster.settle();
+    let term = cluster.leadership(1).term + 1;
+    let kind = MessageKind::Heartbeat as i32;
+    let other = PeerMessage { kind, to: 1, from: 2, term, ..Default::default() };
+    cluster.step(1, Input::Received(Box::new(other)));
+    cluster.work(1);
+    assert_eq!(cluster.leadership(1).leader, 2);
+    let sent = std::mem::take(&mut cluster.member(1).effects.messages);
+    let handed = sent.iter().filter(|m| (m.kind, m.to) == (MessageKind::Propose as i32, 2));
+    let handed: Vec<_> = handed.map(|m| (m.entries.len(), m.context.len())).collect();
+    assert_eq!(handed, [(1, 1), (1, 0)], "the peer's has been handed on before");
+    assert_eq!(cluster.member(1).refused, [("end of a lease", "etcdserver: not leader")]);
 }
 
 // rule: RT-1

@@ -44,7 +44,9 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
     let mut applied = 0;
     let mut removed = None;
     loop {
-        let patience = next_tick.saturating_duration_since(Instant::now());
+        let due = replica.due_ms().map(|ms| shared.started + Duration::from_millis(ms));
+        let wakes = due.map_or(next_tick, |due| due.min(next_tick));
+        let patience = wakes.saturating_duration_since(Instant::now());
         let open = shared.replica.drain(&mut messages, patience);
         let mut sorted = sort(&mut messages);
         let now_ms = shared.now_ms();

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Proposals that a leader keeps back for the news of the next commit.
+//!
+//! Owns      what was proposed while entries were on their way, and for how long it may wait.
+//! Holds     1. nothing waits for longer than [`HELD_MS`], and nothing at all while every entry is committed;
+//!           2. what waits is in no log yet: who leads no more hands it on as if it had just come.
+//! Never     looks at Raft: it is told whether entries are on their way.
+
+use super::{Proposal, peer::PeerEntry};
+
+/// A proposal waits for the next commit for so long: one append then tells the followers of both. A commit that
+/// takes longer, over a slow network, is not waited for.
+pub(super) const HELD_MS: u64 = 2;
+/// As many bytes are worth an append of their own.
+const HELD_BYTES: usize = 256 << 10;
+
+/// See the module.
+pub(super) struct Gathered<W> {
+    /// Proposed here.
+    pub own: Vec<Proposal<W>>,
+    /// Of other members, and how often they were handed on at most.
+    pub others: Vec<PeerEntry>,
+    pub hops: usize,
+    bytes: usize,
+    /// When the first of them has waited long enough.
+    due_ms: Option<u64>,
+}
+
+impl<W> Default for Gathered<W> {
+    fn default() -> Self {
+        Gathered { own: Vec::new(), others: Vec::new(), hops: 0, bytes: 0, due_ms: None }
+    }
+}
+
+impl<W> Gathered<W> {
+    pub fn push(&mut self, now_ms: u64, proposal: Proposal<W>) {
+        self.note(now_ms, proposal.data.len());
+        self.own.push(proposal);
+    }
+
+    pub fn push_of_a_peer(&mut self, now_ms: u64, entry: PeerEntry, hops: usize) {
+        self.note(now_ms, entry.data.len());
+        self.hops = self.hops.max(hops);
+        self.others.push(entry);
+    }
+
+    fn note(&mut self, now_ms: u64, bytes: usize) {
+        self.bytes += bytes;
+        self.due_ms.get_or_insert(now_ms + HELD_MS);
+    }
+
+    /// When it has to be asked for at the latest; `None` while nothing waits.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+
+    /// Everything, if it has waited enough.
+    pub fn take_due(&mut self, now_ms: u64, on_their_way: bool) -> Option<Gathered<W>> {
+        let due = self.due_ms?;
+        let waits = on_their_way && now_ms < due && self.bytes < HELD_BYTES;
+        (!waits).then(|| std::mem::take(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::log::EntryKind;
+
+    fn gathered(bytes: usize) -> Gathered<()> {
+        let mut gathered = Gathered::default();
+        let data = vec![0; bytes].into();
+        gathered.push(5, Proposal { id: 1, kind: EntryKind::Normal, leader_only: false, data, carried: () });
+        gathered.push_of_a_peer(6, PeerEntry::default(), 2);
+        gathered
+    }
+
+    #[test]
+    fn proposals_wait_for_a_commit_if_there_is_one_to_come_and_not_for_long() {
+        assert!(Gathered::<()>::default().take_due(9, false).is_none(), "nothing waits");
+        let mut waits = gathered(1);
+        assert!(waits.take_due(6, true).is_none());
+        assert_eq!(waits.due_ms(), Some(5 + HELD_MS), "the first one counts");
+        let due = waits.take_due(5 + HELD_MS, true).expect("it waited");
+        assert_eq!((due.own.len(), due.others.len(), due.hops), (1, 1, 2));
+        assert_eq!(waits.due_ms(), None);
+        assert!(gathered(1).take_due(6, false).is_some(), "there is nothing to wait for");
+        assert!(gathered(HELD_BYTES).take_due(6, true).is_some(), "it is worth a message");
+    }
+}
