@@ -12,22 +12,20 @@ use crate::{
     config::{Config, same_url},
     member::{
         ClusterId, MemberId, Start,
-        peers::{http, members::ask_for_members, reach::Reach},
+        peers::{http, members::ask_for_members, reach::Reach, versions},
     },
 };
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
+use cairn_core::Version;
 use cairn_proto::etcdserverpb::Member;
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Each other founder is asked for as long whether the cluster is there already.
 const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Each member of a cluster that is joined is asked for as long.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
 const VERSION_PATIENCE: Duration = Duration::from_secs(5);
-/// Versions of clusters that can be joined; and those of one that is on its way down to ours.
-const VERSIONS: RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
-const VERSIONS_DOWNGRADED: RangeInclusive<(u64, u64)> = (3, 8)..=(3, 8);
 
 /// What a member begins with.
 pub struct Beginning {
@@ -174,16 +172,17 @@ fn recognise<'a>(config: &Config, members: &'a [Member]) -> Result<&'a Member, S
 /// BO-6: those that do not answer are passed over, and one has to.
 async fn check_versions(reach: &Reach, own: u64, members: &[Member]) -> Result<(), String> {
     let mut answered = false;
-    let versions = if is_downgraded(reach, own, members).await { VERSIONS_DOWNGRADED } else { VERSIONS };
+    // One that is on its way down to our version is above it; any other is not.
+    let above = Version::new(Version::OWN.major, Version::OWN.minor + 1);
+    let versions =
+        if is_downgraded(reach, own, members).await { above..=above } else { Version::LEAST..=Version::OWN };
     for member in members.iter().filter(|member| member.id != own) {
         for url in &member.peer_urls {
-            let Some(answer) = ask(reach, url, "/version").await else { continue };
-            let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let text = told["etcdcluster"].as_str().unwrap_or_default();
-            let Some(version) = major_minor(text) else { continue };
+            let Some(told) = versions::ask(reach, url, VERSION_PATIENCE).await else { continue };
+            let Some(version) = told.cluster else { continue };
             if !versions.contains(&version) {
                 return Err(format!(
-                    "incompatible with current running cluster: {url} says that its version is {text}"
+                    "incompatible with current running cluster: {url} says that its version is {version}"
                 ));
             }
             answered = true;
@@ -210,9 +209,4 @@ async fn is_downgraded(reach: &Reach, own: u64, members: &[Member]) -> bool {
 async fn ask(reach: &Reach, url: &str, path: &str) -> Option<http::Answer> {
     let asked = http::ask(reach, url, Method::GET, path, &[], Bytes::new(), VERSION_PATIENCE).await;
     asked.ok().filter(|answer| answer.status == StatusCode::OK)
-}
-
-fn major_minor(text: &str) -> Option<(u64, u64)> {
-    let mut parts = text.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -138,6 +138,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     front.admit_peers(member.clone());
     let (advanced, wanted) = (member.clone(), front.config.tick_advance);
     tokio::spawn(async move { advanced.advance_ticks(wanted, fresh).await });
+    let versions = tokio::spawn(member.clone().watch_versions());
     match member.publish_itself().await {
         Ok(()) => {}
         Err(StartError::Again(why)) => return ended_by_itself(&log, member, &why).await,
@@ -185,6 +186,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     watch_log.abort();
     watch_keys.abort();
     compare.abort();
+    versions.abort();
     stop(&log, &front, &member, &serving, tasks).await;
     match (signal, ended) {
         (Some(signal), _) => End::Signal(signal),
@@ -497,6 +499,7 @@ fn member_config(config: &Config, beginning: Beginning, reach: Reach) -> MemberC
         auth: config.auth.clone(),
         strict_reconfig: config.strict_reconfig,
         learners_max: config.learners_max,
+        downgrade_check: Some(config.downgrade_check).filter(|period| !period.is_zero()),
         lease_checkpoints: config.gates.lease_checkpoint,
         ..MemberConfig::new(config.data_dir.clone(), seed())
     }

@@ -46,7 +46,8 @@ pub fn status_of(error: &StartError) -> ExitStatus {
         | StartError::Boot(
             BootError::IdZero
             | BootError::IdTwice(_)
-            | BootError::Force(ForceRefused::Removed(_) | ForceRefused::Change { .. }),
+            | BootError::Force(ForceRefused::Removed(_) | ForceRefused::Change { .. })
+            | BootError::State(Fatal::NewerCluster { .. }),
         ) => ExitStatus::Refused,
         StartError::Boot(
             BootError::Engine(error)

@@ -26,8 +26,6 @@ pub mod tls;
 
 /// The version of etcd whose API a member speaks, as `Status` and `/version` tell it.
 pub const ETCD_VERSION: &str = "3.7.1";
-/// The same without the patch level, as cluster and storage versions are told.
-pub const ETCD_MINOR_VERSION: &str = "3.7.0";
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Cairn runs on Linux, on x86_64 and aarch64");

@@ -7,7 +7,10 @@
 //!           are the entry, the record in the log and what goes to peers.
 //! Never     decides anything: what depends on a clock, a limit or a draw was put into the request before.
 
-use crate::auth::{Identity, command::AuthCommand};
+use crate::{
+    auth::{Identity, command::AuthCommand},
+    version::Version,
+};
 use bytes::{Bytes, BytesMut};
 use cairn_proto::{etcdserverpb as pb, membershippb};
 use prost::{Message, encoding};
@@ -36,6 +39,13 @@ pub enum Command {
     Alarm(pb::AlarmRequest),
     ClusterVersion(membershippb::ClusterVersionSetRequest),
     MemberAttributes(membershippb::ClusterMemberAttrSetRequest),
+    /// A downgrade of the cluster's version begins, or is over.
+    Downgrade(membershippb::DowngradeInfoSetRequest),
+    /// What only members of a later version than this one know. They apply it where the cluster is of that version,
+    /// which this one cannot be a member of; until then every member passes it over.
+    Later {
+        since: Version,
+    },
     /// Rare, and larger than the others.
     Auth(Box<AuthCommand>),
 }
@@ -53,6 +63,7 @@ pub enum CommandKind {
     Alarm,
     ClusterVersionSet,
     ClusterMemberAttrSet,
+    DowngradeInfoSet,
     AuthEnable,
     AuthDisable,
     Authenticate,
@@ -65,11 +76,12 @@ pub enum CommandKind {
     AuthRoleDelete,
     AuthRoleGrantPermission,
     AuthRoleRevokePermission,
+    Unknown,
 }
 
 impl CommandKind {
     /// In the order of their numbers.
-    pub const ALL: [CommandKind; 22] = [
+    pub const ALL: [CommandKind; 24] = [
         CommandKind::Put,
         CommandKind::DeleteRange,
         CommandKind::Txn,
@@ -80,6 +92,7 @@ impl CommandKind {
         CommandKind::Alarm,
         CommandKind::ClusterVersionSet,
         CommandKind::ClusterMemberAttrSet,
+        CommandKind::DowngradeInfoSet,
         CommandKind::AuthEnable,
         CommandKind::AuthDisable,
         CommandKind::Authenticate,
@@ -92,6 +105,7 @@ impl CommandKind {
         CommandKind::AuthRoleDelete,
         CommandKind::AuthRoleGrantPermission,
         CommandKind::AuthRoleRevokePermission,
+        CommandKind::Unknown,
     ];
 
     pub fn name(self) -> &'static str {
@@ -106,6 +120,7 @@ impl CommandKind {
             CommandKind::Alarm => "Alarm",
             CommandKind::ClusterVersionSet => "ClusterVersionSet",
             CommandKind::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+            CommandKind::DowngradeInfoSet => "DowngradeInfoSet",
             CommandKind::AuthEnable => "AuthEnable",
             CommandKind::AuthDisable => "AuthDisable",
             CommandKind::Authenticate => "Authenticate",
@@ -118,6 +133,7 @@ impl CommandKind {
             CommandKind::AuthRoleDelete => "AuthRoleDelete",
             CommandKind::AuthRoleGrantPermission => "AuthRoleGrantPermission",
             CommandKind::AuthRoleRevokePermission => "AuthRoleRevokePermission",
+            CommandKind::Unknown => "Unknown",
         }
     }
 }
@@ -159,6 +175,28 @@ struct Wider {
     compaction: Option<Compaction>,
     #[prost(message, optional, tag = "9")]
     revoke: Option<Revoke>,
+    #[prost(message, optional, tag = "15000")]
+    gated: Option<Gated>,
+}
+
+/// A request that came with a version, as it is in the log. The version stands before it, for members that do not know
+/// the request.
+#[derive(Clone, PartialEq, Message)]
+struct Gated {
+    #[prost(uint32, tag = "1")]
+    major: u32,
+    #[prost(uint32, tag = "2")]
+    minor: u32,
+}
+
+impl Gated {
+    fn since(Version { major, minor }: Version) -> Gated {
+        Gated { major, minor }
+    }
+
+    fn command(self) -> Command {
+        Command::Later { since: Version::new(self.major, self.minor) }
+    }
 }
 
 mod field {
@@ -173,6 +211,9 @@ mod field {
     pub const HEADER: u32 = 100;
     pub const CLUSTER_VERSION_SET: u32 = 1300;
     pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
+    pub const DOWNGRADE_INFO_SET: u32 = 1302;
+    /// Of Cairn alone.
+    pub const GATED: u32 = 15_000;
 }
 
 impl Command {
@@ -188,8 +229,15 @@ impl Command {
             Command::Alarm(_) => CommandKind::Alarm,
             Command::ClusterVersion(_) => CommandKind::ClusterVersionSet,
             Command::MemberAttributes(_) => CommandKind::ClusterMemberAttrSet,
+            Command::Downgrade(_) => CommandKind::DowngradeInfoSet,
+            Command::Later { .. } => CommandKind::Unknown,
             Command::Auth(command) => command.kind(),
         }
+    }
+
+    /// Whether it is the leader's own to propose: a deposed one must not have it said by the next (R19).
+    pub fn is_leaders(&self) -> bool {
+        matches!(self, Command::LeaseEnd { .. } | Command::LeaseCheckpoint(_) | Command::ClusterVersion(_))
     }
 
     /// The bytes of an `InternalRaftRequest` with this request and this id in its header.
@@ -223,6 +271,8 @@ impl Command {
             Command::Alarm(r) => write(field::ALARM, r, &header),
             Command::ClusterVersion(r) => write(field::CLUSTER_VERSION_SET, r, &header),
             Command::MemberAttributes(r) => write(field::CLUSTER_MEMBER_ATTR_SET, r, &header),
+            Command::Downgrade(r) => write(field::DOWNGRADE_INFO_SET, r, &header),
+            Command::Later { since } => write(field::GATED, &Gated::since(*since), &header),
             Command::Auth(command) => command.encode(&header),
         }
     }
@@ -257,20 +307,22 @@ impl Command {
             alarm,
             cluster_version_set,
             cluster_member_attr_set,
+            downgrade_info_set,
             ..
         } = r;
         if lease_revoke.is_some() {
-            let Revoke { id, granted_index } = Wider::decode(bytes)?.revoke.unwrap_or_default();
+            let Revoke { id, granted_index } = Wider::decode(bytes.clone())?.revoke.unwrap_or_default();
             if granted_index != 0 {
                 return Ok((Command::LeaseEnd { id, granted_index }, by));
             }
         } else if compaction.is_some() {
-            let Compaction { skip, .. } = Wider::decode(bytes)?.compaction.unwrap_or_default();
+            let Compaction { skip, .. } = Wider::decode(bytes.clone())?.compaction.unwrap_or_default();
             if skip != 0 {
                 return Ok((Command::Skip { by: skip }, by));
             }
         }
-        None.or(put.map(Command::Put))
+        let known = None
+            .or(put.map(Command::Put))
             .or(delete_range.map(Command::DeleteRange))
             .or(txn.map(Command::Txn))
             .or(compaction.map(Command::Compact))
@@ -280,8 +332,12 @@ impl Command {
             .or(alarm.map(Command::Alarm))
             .or(cluster_version_set.map(Command::ClusterVersion))
             .or(cluster_member_attr_set.map(Command::MemberAttributes))
-            .map(|command| (command, by))
-            .ok_or(BadCommand::Unknown)
+            .or(downgrade_info_set.map(Command::Downgrade));
+        let command = match known {
+            Some(command) => command,
+            None => Wider::decode(bytes)?.gated.ok_or(BadCommand::Unknown)?.command(),
+        };
+        Ok((command, by))
     }
 }
 
@@ -345,12 +401,14 @@ mod tests {
                 member_id: 7,
                 member_attributes: Some(attributes),
             }),
+            Command::Downgrade(membershippb::DowngradeInfoSetRequest { enabled: true, ver: "3.6.0".into() }),
         ]
         .into_iter()
         .chain(auth_commands().map(|command| Command::Auth(Box::new(command))))
         .collect::<Vec<Command>>();
         let kinds: Vec<CommandKind> = commands.iter().map(Command::kind).collect();
-        assert_eq!(kinds, CommandKind::ALL, "in the order of their numbers");
+        let (last, known) = CommandKind::ALL.split_last().expect("there are some");
+        assert_eq!((&kinds[..], *last), (known, CommandKind::Unknown), "in the order of their numbers");
         assert!(kinds.iter().enumerate().all(|(number, kind)| *kind as usize == number));
         for command in commands {
             let mut whole = pb::InternalRaftRequest {
@@ -364,11 +422,14 @@ mod tests {
                 Command::Compact(r) => whole.compaction = Some(r),
                 Command::LeaseGrant(r) => whole.lease_grant = Some(r),
                 Command::LeaseRevoke(r) => whole.lease_revoke = Some(r),
-                Command::LeaseEnd { .. } | Command::Skip { .. } => unreachable!("not among them"),
+                Command::LeaseEnd { .. } | Command::Skip { .. } | Command::Later { .. } => {
+                    unreachable!("not among them")
+                }
                 Command::LeaseCheckpoint(r) => whole.lease_checkpoint = Some(r),
                 Command::Alarm(r) => whole.alarm = Some(r),
                 Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),
                 Command::MemberAttributes(r) => whole.cluster_member_attr_set = Some(r),
+                Command::Downgrade(r) => whole.downgrade_info_set = Some(r),
                 Command::Auth(command) => command.set(&mut whole),
             }
             let bytes = command.encode(5);
@@ -421,6 +482,17 @@ mod tests {
             }),
         ]
         .into_iter()
+    }
+
+    #[test]
+    fn a_request_of_a_later_version_says_which_one_and_others_that_are_unknown_are_refused() {
+        let later = Command::Later { since: Version::new(3, 9) };
+        let by = Identity { user: "alice".into(), revision: 9 };
+        let bytes = later.encode_by(5, Some(&by));
+        assert_eq!(Command::decode_by(bytes.clone()).expect("it is one"), (later, Some(by)));
+        assert_eq!(request_id(&bytes), Some(5));
+        let unknown = write(15_001, &Gated::since(Version::OWN), &pb::RequestHeader::default());
+        assert!(matches!(Command::decode(unknown), Err(BadCommand::Unknown)));
     }
 
     #[test]

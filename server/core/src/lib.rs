@@ -22,6 +22,7 @@ pub mod mutants;
 mod mutants;
 pub mod replica;
 pub mod state;
+pub mod version;
 pub mod watch;
 
 /// Why a request got no result: one row of the table of texts and codes.
@@ -29,3 +30,4 @@ pub use cairn_proto::errors::WireError as Refusal;
 pub use command::Command;
 pub use compactor::AutoCompaction;
 pub use ids::{ClusterId, MemberId};
+pub use version::Version;

@@ -7,17 +7,17 @@
 
 use bytes::Bytes;
 use cairn_core::{
-    Command,
+    Command, Version,
     lessor::Lessor,
     replica::{
         Committed,
         conf::{ConfChange, Kind},
         log::{EntryKind, LogEntry},
     },
-    state::{Applied, Carried, Outcome, State},
+    state::{Applied, Carried, Fatal, Outcome, State},
 };
 use cairn_engine::{Db, InstallId, Options, sim::SimVfs};
-use cairn_mvcc::{EventKind, SCHEMA, Store};
+use cairn_mvcc::{EventKind, SCHEMA, SmallTree, Store};
 use cairn_proto::{etcdserverpb as pb, membershippb, mvccpb};
 use expect_test::{Expect, expect};
 use pb::request_op::Request;
@@ -60,13 +60,29 @@ impl World {
     }
 
     fn entry(&mut self, kind: EntryKind, data: Bytes, command: Option<Command>) -> Outcome<()> {
+        self.try_entry(kind, data, command).expect("it applies")
+    }
+
+    fn try_entry(
+        &mut self,
+        kind: EntryKind,
+        data: Bytes,
+        command: Option<Command>,
+    ) -> Result<Outcome<()>, Fatal> {
         self.index += 1;
         let entry = LogEntry { index: self.index, term: 1, kind, data };
         let carried = command.map(|command| Carried { command: Some(command), by: None, answer: () });
         let mut outcome = Outcome::default();
         let entries = vec![Committed { entry, carried }];
-        self.state.apply(self.now_ms, entries, &mut outcome, |_, _| {}).expect("it applies");
-        outcome
+        self.state.apply(self.now_ms, entries, &mut outcome, |_, _| {})?;
+        Ok(outcome)
+    }
+
+    /// Why the member would end with this one.
+    fn ends_with(&mut self, command: &Command) -> String {
+        let data = command.encode(self.index + 1);
+        let ended = self.try_entry(EntryKind::Normal, data, None);
+        ended.err().expect("the member ends").to_string()
     }
 
     /// Applies a command from its bytes, as a follower does.
@@ -176,6 +192,28 @@ impl World {
                 };
                 let r = pb::AlarmRequest { action, member_id: number(2) as u64, alarm: number(3) as i32 };
                 self.apply(Command::Alarm(r), out);
+            }
+            "version" => {
+                let ver = words[1].to_owned();
+                self.apply(Command::ClusterVersion(membershippb::ClusterVersionSetRequest { ver }), out);
+            }
+            "downgrade" => {
+                let ver = words.get(1).map(|ver| (*ver).to_owned());
+                let r = membershippb::DowngradeInfoSetRequest {
+                    enabled: ver.is_some(),
+                    ver: ver.unwrap_or_default(),
+                };
+                self.apply(Command::Downgrade(r), out);
+            }
+            "later" => {
+                let since = Version::parse(words[1]).expect("a version");
+                self.apply(Command::Later { since }, out);
+            }
+            "versions" => {
+                let cluster = self.state.cluster();
+                let told = |version: Option<Version>| version.map_or("none".to_owned(), |v| v.to_string());
+                write!(out, "{}, down to {}", told(cluster.version), told(cluster.downgrade))
+                    .expect("a string takes all");
             }
             "keys" => {
                 let keys = self.state.reader().keys_of_lease(number(1)).expect("it is read");
@@ -551,8 +589,85 @@ fn members_come_with_the_first_entry_and_survive_a_restart() {
     world.run("restart", &mut out);
     let cluster = world.state.cluster();
     assert_eq!(cluster.cluster_id.map(|id| id.0), Some(5));
-    assert_eq!(cluster.version.as_deref(), Some("3.7.0"));
+    assert_eq!(cluster.version, Some(Version::OWN));
     let member = cluster.members.get(7).expect("it is there");
     assert_eq!(member.member_attributes.as_ref().map(|a| a.name.as_str()), Some("n"));
     assert_eq!(cluster.members.voters_and_learners(), (vec![7], vec![]));
+}
+
+// rule: VE-2, VE-5, VE-6, VE-7
+#[test]
+fn the_version_of_a_cluster_goes_up_and_only_by_a_downgrade_down() {
+    check(
+        "versions\ndowngrade 3.6\nversion x\nversion 3.0.0\nversion 3.7.0\nversion 3.7.0\nversion 3.6.0\n\
+         downgrade\ndowngrade 3.7\ndowngrade 3.5\ndowngrade x\ndowngrade 3.6\ndowngrade 3.6\nrestart\nversions\n\
+         version 3.5.0\nversion 3.6.0\nversion 3.7.0\ndowngrade 3.5\nrestart\nversions\ndowngrade\nversion 3.7.0\n\
+         versions\nrestart\nversions",
+        expect![[r#"
+            versions -> none, down to none
+            downgrade 3.6 -> error: etcdserver: cluster version not found during downgrade
+            version x -> error: etcdserver: wrong downgrade target version format
+            version 3.0.0 -> done
+            version 3.7.0 -> done
+            version 3.7.0 -> done
+            version 3.6.0 -> error: etcdserver: invalid downgrade target version
+            downgrade -> error: etcdserver: no inflight downgrade job
+            downgrade 3.7 -> error: etcdserver: invalid downgrade target version
+            downgrade 3.5 -> error: etcdserver: invalid downgrade target version
+            downgrade x -> error: etcdserver: wrong downgrade target version format
+            downgrade 3.6 -> done
+            downgrade 3.6 -> error: etcdserver: cluster has a downgrade job in progress
+            restart -> 0 alarms
+            versions -> 3.7.0, down to 3.6.0
+            version 3.5.0 -> error: etcdserver: invalid downgrade target version
+            version 3.6.0 -> done
+            version 3.7.0 -> error: etcdserver: invalid downgrade target version
+            downgrade 3.5 -> error: etcdserver: cluster has a downgrade job in progress
+            restart -> 0 alarms
+            versions -> 3.6.0, down to 3.6.0
+            downgrade -> done
+            version 3.7.0 -> done
+            versions -> 3.7.0, down to none
+            restart -> 0 alarms
+            versions -> 3.7.0, down to none
+        "#]],
+    );
+}
+
+// rule: VE-3
+#[test]
+fn a_member_that_is_older_than_its_cluster_ends_and_does_not_start() {
+    let above = Version::new(Version::OWN.major, Version::OWN.minor + 1);
+    let set = Command::ClusterVersion(membershippb::ClusterVersionSetRequest { ver: above.to_string() });
+    let mut world = World::new();
+    let why = "invalid downgrade; server version is lower than determined cluster version";
+    assert!(world.ends_with(&set).starts_with(why));
+
+    // As the version after this one would have left it.
+    let mut store = Store::open(world.db.clone()).expect("it opens");
+    let mut batch = store.batch().expect("a batch");
+    batch.small_put(SmallTree::Meta, b"cluster_version", Bytes::from(above.to_string())).expect("it is put");
+    batch.commit(1, 1).expect("it is written");
+    let opened = State::open(store, world.lessor.clone(), (1, 1));
+    assert!(opened.err().expect("it does not open").to_string().starts_with(why));
+}
+
+#[test]
+fn a_request_of_a_later_version_is_passed_over_until_the_cluster_is_of_it() {
+    check(
+        "later 3.8\nversion 3.6.0\nlater 3.8\nput a 1\nversions",
+        expect![[r#"
+            later 3.8 -> error: etcdserver: not capable
+            version 3.6.0 -> done
+            later 3.8 -> error: etcdserver: not capable
+            put a 1 -> rev 2 +a
+            versions -> 3.6.0, down to none
+        "#]],
+    );
+    let mut world = World::new();
+    let mut out = String::new();
+    world.run("version 3.7.0", &mut out);
+    // No member sends it: what is known to this version is no later one.
+    let why = world.ends_with(&Command::Later { since: Version::OWN });
+    assert_eq!(why, "entry 2 of the log: a request that members of version 3.7 know");
 }

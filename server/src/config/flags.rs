@@ -286,7 +286,7 @@ pub const FLAGS: &[Flag] = &[
         "period of the leader comparing KV hashes of all members; 0 = off"),
     flag("compact-hash-check-time", Clustering, Duration, "1m0s", "compact-hash-check-time", Maps("members are compared after each compaction, too"),
         "period of the compaction hash comparison (gate CompactHashCheck); must be positive"),
-    flag("downgrade-check-time", Clustering, Duration, "5s", "downgrade-check-time", NoEffect("a downgrade of the cluster version is not there yet"),
+    flag("downgrade-check-time", Clustering, Duration, "5s", "downgrade-check-time", AsEtcd,
         "period of the check that ends a finished downgrade; 0 = off"),
     flag("max-learners", Clustering, Int, "1", "max-learners", AsEtcd,
         "learners allowed in the cluster; must agree between members"),

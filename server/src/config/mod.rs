@@ -97,6 +97,7 @@ pub struct Config {
     pub cluster_token: String,
     /// Whether the first boot may found a cluster.
     pub found_cluster: bool,
+    pub downgrade_check: Duration,
     /// Whether a member that has data goes on without all others.
     pub force_new_cluster: bool,
     /// `--initial-cluster`: the members that the cluster begins with, by name.
@@ -246,6 +247,7 @@ impl Config {
             advertise_client: read.announced("advertise-client-urls")?,
             cluster_token: read.text("initial-cluster-token").to_owned(),
             found_cluster: found_cluster(&read)?,
+            downgrade_check: read.duration("downgrade-check-time")?,
             force_new_cluster: read.bool("force-new-cluster"),
             initial_cluster: BTreeMap::new(),
             auto_compaction: auto_compaction(&read)?,

@@ -147,7 +147,9 @@ impl Member {
             db_size: shared.db_size() as i64,
             db_size_in_use: shared.reader.live_bytes().unwrap_or_default(),
             quota_bytes: shared.config.quota(),
-            cluster_version: cluster.version.clone(),
+            cluster_version: cluster.version,
+            storage_version: shared.versions.storage(),
+            downgrade: cluster.downgrade,
             alarms: cluster.alarms.list(pb::AlarmType::None as i32),
             leases,
             watchers: hub.watchers,
@@ -179,9 +181,9 @@ impl Member {
         self.shared.cluster_id
     }
 
-    /// Publishes name and client URLs through the log, and the cluster's version if it is older than ours or
-    /// not decided (CL-13, VE-2).
-    pub(super) async fn publish(&self, version: &str) -> Result<(), Refusal> {
+    /// Publishes name and client URLs through the log (CL-13); one that leads decides the version of a new cluster
+    /// before it serves anybody.
+    pub(super) async fn publish(&self) -> Result<(), Refusal> {
         let config = &self.shared.config;
         let attributes =
             membershippb::Attributes { name: config.name.clone(), client_urls: config.client_urls.clone() };
@@ -190,9 +192,8 @@ impl Member {
             member_attributes: Some(attributes),
         };
         self.propose_by(Command::MemberAttributes(set), None).await?;
-        if self.shared.cluster().version.as_deref() != Some(version) {
-            let set = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
-            self.propose_by(Command::ClusterVersion(set), None).await?;
+        if self.leads() && self.shared.cluster().version.is_none() {
+            self.decide_version().await;
         }
         Ok(())
     }

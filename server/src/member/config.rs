@@ -12,7 +12,7 @@ use super::{
 };
 use crate::jwt::KeyError;
 use cairn_core::{
-    AutoCompaction, ClusterId, MemberId,
+    AutoCompaction, ClusterId, MemberId, Version,
     boot::{BootError, Start, election_ticks, request_timeout_ms},
     command::CommandKind,
     replica::{Stopped, log::LogError},
@@ -22,7 +22,7 @@ use cairn_core::{
 use cairn_engine::{Error as EngineError, Scrubbed, Stats, io::Vfs};
 use cairn_mvcc::{Counts, OpError};
 use cairn_proto::etcdserverpb as pb;
-use std::{collections::BTreeMap, panic::Location, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, panic::Location, path::PathBuf, sync::Arc, time::Duration};
 
 /// Everything a member needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub struct MemberConfig {
     pub auth: AuthConfig,
     /// `--strict-reconfig-check`: no change of the membership that would endanger the quorum.
     pub strict_reconfig: bool,
+    /// `--downgrade-check-time`; `None` leaves it to the operator to say that a downgrade is over.
+    pub downgrade_check: Option<Duration>,
     /// `--max-learners`.
     pub learners_max: u32,
     /// Remaining times of leases are recorded through the log (LEASE-26).
@@ -96,6 +98,7 @@ impl MemberConfig {
             scrub_bytes_s: 10_000_000,
             compare: CompareConfig::default(),
             catch_up_entries: 5000,
+            downgrade_check: Some(Duration::from_secs(5)),
             auto_compaction: AutoCompaction::Off,
             watch_progress_interval_ms: 600_000,
             auth: AuthConfig::default(),
@@ -311,8 +314,12 @@ pub struct MemberStatus {
     pub db_size_in_use: i64,
     /// Effective; `None` when there is none.
     pub quota_bytes: Option<u64>,
-    /// As `major.minor.0`; `None` until it is decided.
-    pub cluster_version: Option<String>,
+    /// `None` until it is decided.
+    pub cluster_version: Option<Version>,
+    /// The version that the store is ready for; `None` where that is not told yet.
+    pub storage_version: Option<Version>,
+    /// The version that the cluster is on its way down to.
+    pub downgrade: Option<Version>,
     pub alarms: Vec<pb::AlarmMember>,
     pub leases: usize,
     pub watchers: usize,

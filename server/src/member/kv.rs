@@ -245,11 +245,11 @@ impl Member {
         let committed = raft.committed.load(Ordering::Relaxed);
         let gap = committed.saturating_sub(raft.applied_index.load(Ordering::Relaxed));
         let units = shared.admission.enter(data.len(), gap).await?;
-        let kind = RequestKind::Proposal(command.kind());
+        let (kind, leader_only) = (RequestKind::Proposal(command.kind()), command.is_leaders());
         let (to, answer) = oneshot::channel();
         let answer_to = Answer::Client { to, units, runtime: Handle::current() };
         let carried = Carried { command: Some(command), by, answer: answer_to };
-        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only: false, data, carried };
+        let proposal = Proposal { id, kind: EntryKind::Normal, leader_only, data, carried };
         self.timed(kind, self.propose_admitted(proposal, answer)).await
     }
 

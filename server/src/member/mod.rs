@@ -25,6 +25,7 @@ mod removed;
 mod shared;
 mod threads;
 mod ticks;
+mod version;
 mod watch;
 
 pub use auth::{AuthConfig, Caller, TokenKind};
@@ -65,8 +66,6 @@ use tokio::{
     sync::{Notify, oneshot, watch as watch_channel},
 };
 
-/// The version of the cluster that this server's API is that of (VE-2).
-const CLUSTER_VERSION: &str = "3.7.0";
 /// How long a stop waits for requests under way (SD rules bound it together with the rest).
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -177,7 +176,7 @@ impl Member {
             _ = led.wait_for(|led| *led) => {}
             why = self.shared.wait_ended() => return Err(ended(why).await),
         }
-        while let Err(refusal) = self.publish(CLUSTER_VERSION).await {
+        while let Err(refusal) = self.publish().await {
             if let Some(why) = self.shared.ended.get() {
                 return Err(ended(why.clone()).await);
             }
@@ -228,6 +227,7 @@ impl Member {
             passwords,
             jwt,
             cluster: Mutex::default(),
+            versions: Default::default(),
             raft: figures,
             removals: Default::default(),
             peers,

@@ -17,6 +17,7 @@ use super::{
     peers::Peers,
     queue::Inbox,
     removed::Removals,
+    version::Versions,
 };
 use crate::jwt::Jwt;
 use cairn_core::{
@@ -32,6 +33,7 @@ use cairn_engine::{Db, Options, snapshot::Receiver, wal::Wal};
 use cairn_mvcc::Reader;
 use std::{
     collections::BTreeMap,
+    mem,
     panic::Location,
     path::PathBuf,
     sync::{
@@ -113,6 +115,8 @@ pub(super) enum CheckpointMessage {
     Look,
     /// Somebody waits for a checkpoint.
     Checkpoint,
+    /// The same, so that a crash does not undo it.
+    CheckpointForGood(oneshot::Sender<()>),
     /// Fold everything and give back what is free.
     Defragment(oneshot::Sender<Result<(), String>>),
 }
@@ -173,6 +177,7 @@ pub(super) struct Shared {
     /// Where tokens are JSON web tokens.
     pub jwt: Option<Jwt>,
     pub cluster: Mutex<Arc<ClusterView>>,
+    pub versions: Versions,
     pub raft: RaftFigures,
     pub removals: Removals,
     pub peers: Peers,
@@ -232,7 +237,9 @@ impl Shared {
     pub fn note_cluster(self: &Arc<Self>, cluster: &ClusterView) {
         let own = cluster.members.get(self.member_id.0);
         self.raft.learns.store(own.is_some_and(is_learner), Ordering::Release);
-        *self.cluster.lock().expect("nothing fails under this lock") = Arc::new(cluster.clone());
+        let known = Arc::new(cluster.clone());
+        let before = mem::replace(&mut *self.cluster.lock().expect("nothing fails under this lock"), known);
+        self.note_version(&before, cluster);
         self.peers.follow(self);
     }
 
@@ -300,8 +307,7 @@ impl Shared {
     pub fn propose_own(&self, command: Command, answer: Answer) {
         let id = self.ids.draw();
         let data = command.encode(id);
-        // What ends a lease is the leader's to say: a deposed one must not have it said by the next (R19).
-        let leader_only = matches!(command, Command::LeaseEnd { .. } | Command::LeaseCheckpoint(_));
+        let leader_only = command.is_leaders();
         let carried = Carried { command: Some(command), by: None, answer };
         let proposal = Proposal { id, kind: EntryKind::Normal, leader_only, data, carried };
         // A closed queue means that the member ends.

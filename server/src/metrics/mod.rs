@@ -343,10 +343,9 @@ fn request_name(row: usize) -> &'static str {
 
 /// What the member tells of itself.
 fn render_member(text: &mut Text, config: &Config, status: &MemberStatus) {
-    if let Some(version) = &status.cluster_version {
-        let version = version.rsplit_once('.').map_or(version.as_str(), |(minor, _)| minor);
+    if let Some(version) = status.cluster_version {
         text.family("etcd_cluster_version", "gauge", "The version that the cluster agreed on.");
-        text.sample("etcd_cluster_version", &[("cluster_version", version)], 1);
+        text.sample("etcd_cluster_version", &[("cluster_version", &version.short())], 1);
     }
     text.family("etcd_server_id", "gauge", "The id of this member.");
     text.sample("etcd_server_id", &[("server_id", &status.member_id.to_string())], 1);

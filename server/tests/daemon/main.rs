@@ -24,3 +24,4 @@ mod secure;
 mod streams;
 mod support;
 mod tls;
+mod versions;

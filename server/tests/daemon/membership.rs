@@ -284,7 +284,13 @@ pub async fn ask(url: &str, method: &str, path: &str, body: &str) -> (u16, Strin
 }
 
 /// The same, of a member of the cluster with this id.
-async fn ask_of(url: &str, method: &str, path: &str, body: &[u8], cluster: Option<&str>) -> (u16, String) {
+pub async fn ask_of(
+    url: &str,
+    method: &str,
+    path: &str,
+    body: &[u8],
+    cluster: Option<&str>,
+) -> (u16, String) {
     let address = url.strip_prefix("http://").expect("a URL");
     let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
     let io = hyper_util::rt::TokioIo::new(stream);

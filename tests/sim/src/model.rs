@@ -263,6 +263,9 @@ impl Model {
             Command::LeaseCheckpoint(_) | Command::ClusterVersion(_) | Command::MemberAttributes(_) => {
                 Outcome::Done
             }
+            Command::Downgrade(_) | Command::Later { .. } => {
+                unreachable!("no simulated member is of another version")
+            }
             Command::Alarm(r) => self.alarm(r),
             Command::Skip { .. } => unreachable!("no simulated member is restored from a backup"),
             Command::Auth(command) => self.users.apply(index, self.revision(), by, command),

@@ -6,8 +6,7 @@
 //! Never     commits: the batch is that of all entries which are applied together.
 
 use super::{
-    Applied, CLUSTER_ID, CLUSTER_VERSION, ClusterView, Fatal, LeaseChanges, alarms::Alarms, lease_entry,
-    members::REMOVED,
+    Applied, CLUSTER_ID, ClusterView, Fatal, LeaseChanges, alarms::Alarms, lease_entry, members::REMOVED,
 };
 use crate::{
     Command, Refusal,
@@ -53,7 +52,7 @@ pub(super) struct Applying<'a, 'b> {
 }
 
 /// A request's own failure, or the end.
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     Fatal(Fatal),
 }
@@ -100,8 +99,10 @@ impl Applying<'_, '_> {
             Command::LeaseEnd { .. } => Err(errors::LEASE_NOT_FOUND.into()),
             Command::LeaseCheckpoint(r) => self.lease_checkpoint(&r),
             Command::Alarm(r) => self.alarm(&r),
-            Command::ClusterVersion(r) => self.cluster_version(r),
+            Command::ClusterVersion(r) => self.cluster_version(&r),
             Command::MemberAttributes(r) => self.member_attributes(r),
+            Command::Downgrade(r) => self.downgrade(&r),
+            Command::Later { since } => self.later(since),
             Command::Auth(command) => self.change_auth(&command),
         };
         match done {
@@ -234,13 +235,6 @@ impl Applying<'_, '_> {
             Err(_) => return Err(errors::UNKNOWN_METHOD.into()),
         };
         Ok(Applied::Alarm { revision: self.batch.revision(), alarms })
-    }
-
-    fn cluster_version(&mut self, r: membershippb::ClusterVersionSetRequest) -> Result<Applied, Failure> {
-        self.batch.small_put(SmallTree::Meta, CLUSTER_VERSION, Bytes::from(r.ver.clone()))?;
-        self.cluster.version = Some(r.ver);
-        self.outcome_flags.cluster_changed = true;
-        Ok(Applied::Done)
     }
 
     fn member_attributes(

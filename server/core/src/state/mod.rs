@@ -13,6 +13,7 @@ pub mod alarms;
 mod applying;
 pub mod members;
 pub mod reconfig;
+mod versions;
 
 use crate::{
     Command, Refusal,
@@ -25,6 +26,7 @@ use crate::{
         conf::ConfChange,
         log::{EntryKind, LogEntry},
     },
+    version::Version,
 };
 use alarms::Alarms;
 use applying::{Applying, Flags};
@@ -56,6 +58,13 @@ pub enum Fatal {
     Entry { index: u64, why: String },
     #[error("stored {what} cannot be read: {why}")]
     Stored { what: &'static str, why: String },
+    /// VE-3.
+    #[error(
+        "invalid downgrade; server version is lower than determined cluster version: this member speaks {own}, and the \
+         cluster {cluster}: start the version that ran before, and downgrade the cluster first",
+        own = Version::OWN
+    )]
+    NewerCluster { cluster: Version },
 }
 
 impl From<OpError> for Fatal {
@@ -157,7 +166,9 @@ impl<A> Default for Outcome<A> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
     pub cluster_id: Option<ClusterId>,
-    pub version: Option<String>,
+    pub version: Option<Version>,
+    /// The version that the cluster is on its way down to.
+    pub downgrade: Option<Version>,
     pub members: Members,
     pub alarms: Alarms,
 }
@@ -206,6 +217,7 @@ pub fn lease_entry(lease: StoredLease) -> ([u8; 8], Bytes) {
 
 const CLUSTER_ID: &[u8] = b"cluster_id";
 const CLUSTER_VERSION: &[u8] = b"cluster_version";
+const DOWNGRADE: &[u8] = b"downgrade";
 
 impl State {
     /// Takes the store as the last run left it. `applied` is the index and term of its last commit.
@@ -237,8 +249,12 @@ impl State {
             cluster.cluster_id = Some(ClusterId(u64::from_be_bytes(id)));
         }
         if let Some(value) = reader.small_get(SmallTree::Meta, CLUSTER_VERSION)? {
-            cluster.version = Some(String::from_utf8_lossy(&value).into_owned());
+            cluster.version = Some(versions::stored("cluster version", &value)?);
         }
+        if let Some(value) = reader.small_get(SmallTree::Meta, DOWNGRADE)? {
+            cluster.downgrade = Some(versions::stored("downgrade", &value)?);
+        }
+        versions::check(cluster.version)?;
         let mut auth = Auth::default();
         for (key, value) in reader.small_scan(SmallTree::Auth)? {
             auth.restore(&key, &value)

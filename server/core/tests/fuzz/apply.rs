@@ -7,7 +7,7 @@
 use super::{program::Program, program::push_piece, spread, world::World};
 use bytes::Bytes;
 use cairn_core::{
-    Command,
+    Command, Version,
     auth::command::AuthCommand,
     replica::{
         conf::{ConfChange, Kind},
@@ -133,6 +133,10 @@ fn samples() -> Vec<Vec<u8>> {
         Command::LeaseEnd { id: 7, granted_index: 1 },
         Command::LeaseRevoke(pb::LeaseRevokeRequest { id: 7 }),
         Command::ClusterVersion(membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() }),
+        Command::Downgrade(membershippb::DowngradeInfoSetRequest { enabled: true, ver: "3.6.0".into() }),
+        Command::ClusterVersion(membershippb::ClusterVersionSetRequest { ver: "3.6.0".into() }),
+        Command::Downgrade(membershippb::DowngradeInfoSetRequest::default()),
+        Command::Later { since: Version::new(3, 8) },
     ];
     let normal = |command: Command| (EntryKind::Normal, command.encode(11));
     let users = auth_commands().into_iter().map(|command| normal(Command::Auth(Box::new(command))));

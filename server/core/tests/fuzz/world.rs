@@ -61,7 +61,7 @@ impl World {
         let mut outcome: Outcome<()> = Outcome::default();
         match self.state.apply(5_000, entries, &mut outcome, |_, good| self.done += usize::from(good)) {
             Ok(()) => true,
-            Err(Fatal::Entry { .. }) => false,
+            Err(Fatal::Entry { .. } | Fatal::NewerCluster { .. }) => false,
             Err(other) => panic!("the engine failed: {other}"),
         }
     }

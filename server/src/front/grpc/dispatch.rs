@@ -83,6 +83,7 @@ impl Call {
                 let moved = member.move_leader(r.target_id).await;
                 whole(moved.map(|()| pb::MoveLeaderResponse::default()))
             }),
+            Rpc::Downgrade => self.unary(request, move |r| async move { whole(member.downgrade(r).await) }),
             Rpc::Lock => self.waiting(request, move |r| async move { whole(lock::lock(member, r).await) }),
             Rpc::Unlock => self.unary(request, move |r| async move { whole(lock::unlock(member, r).await) }),
             Rpc::Campaign => {

@@ -6,7 +6,7 @@
 
 use super::status::{Status, UNKNOWN};
 use crate::{
-    ETCD_MINOR_VERSION, ETCD_VERSION,
+    ETCD_VERSION,
     config::Config,
     front::{Front, Unhealthy},
     member::{Member, MemberStatus},
@@ -38,9 +38,12 @@ pub fn status(config: &Config, status: &MemberStatus, header: pb::ResponseHeader
         errors: problems,
         db_size_in_use: status.db_size_in_use,
         is_learner: status.is_learner,
-        storage_version: ETCD_MINOR_VERSION.into(),
+        storage_version: status.storage_version.map(|version| version.to_string()).unwrap_or_default(),
         db_size_quota: effective_quota(config),
-        downgrade_info: Some(pb::DowngradeInfo::default()),
+        downgrade_info: Some(pb::DowngradeInfo {
+            enabled: status.downgrade.is_some(),
+            target_version: status.downgrade.map(|version| version.to_string()).unwrap_or_default(),
+        }),
     }
 }
 

@@ -75,6 +75,7 @@ undescribed!(
     pb::StatusRequest,
     pb::DefragmentRequest,
     pb::MoveLeaderRequest,
+    pb::DowngradeRequest,
     pb::HashRequest,
     pb::HashKvRequest,
     pb::AuthStatusRequest,

@@ -10,9 +10,10 @@ pub mod health;
 
 use super::{Front, Role, body::Body};
 use crate::{
-    ETCD_MINOR_VERSION, ETCD_VERSION,
+    ETCD_VERSION,
     member::peers::members::{CLUSTER_ID, MEMBERS, records},
 };
+use cairn_core::Version;
 use cairn_proto::etcdserverpb::MemberListRequest;
 use health::STARTING;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -91,11 +92,12 @@ fn only_get<B>(request: &Request<B>) -> Option<Response<Body>> {
 
 /// VE-1, HT-7.
 fn version_of(front: &Front) -> Response<Body> {
-    let cluster = front.running().and_then(|member| member.status().cluster_version);
+    let status = front.running().map(|member| member.status());
+    let told = |version: Option<Version>, none: &str| version.map_or(none.to_owned(), |v| v.to_string());
     let body = format!(
         "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
-        cluster.as_deref().unwrap_or("not_decided"),
-        if front.running().is_some() { ETCD_MINOR_VERSION } else { "unknown" },
+        told(status.as_ref().and_then(|status| status.cluster_version), "not_decided"),
+        told(status.as_ref().and_then(|status| status.storage_version), "unknown"),
     );
     answer(StatusCode::OK, JSON, body)
 }
@@ -143,7 +145,10 @@ async fn members(front: &Front) -> Response<Body> {
 async fn downgrade_enabled(front: &Front) -> Response<Body> {
     let Some(member) = front.running() else { return starting() };
     let mut response = match member.linearize().await {
-        Ok(()) => answer(StatusCode::OK, HeaderValue::from_static("text/plain"), "false"),
+        Ok(()) => {
+            let enabled = if member.is_downgraded() { "true" } else { "false" };
+            answer(StatusCode::OK, HeaderValue::from_static("text/plain"), enabled)
+        }
         Err(refusal) => {
             error(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed linearized read: {refusal}"))
         }

@@ -16,6 +16,7 @@ pub mod leases;
 pub mod members;
 pub mod reach;
 mod snapshot;
+pub mod versions;
 pub mod wire;
 
 use super::{Member, shared::Shared};

@@ -46,15 +46,17 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
         if !open || shared.failed() {
             break;
         }
-        let mut wanted = false;
+        let (mut wanted, mut for_good) = (false, Vec::new());
         for message in messages.drain(..) {
             match message {
                 CheckpointMessage::Defragment(to) => defragmentation.ask(to),
                 CheckpointMessage::Checkpoint => wanted = true,
+                CheckpointMessage::CheckpointForGood(to) => for_good.push(to),
                 CheckpointMessage::Look => {}
             }
         }
         judge(shared, work(shared, wanted, &mut last));
+        judge(shared, checkpoint_for_good(shared, for_good));
         if let Some(scrubber) = &mut scrubber {
             scrubber.work(shared);
         }
@@ -108,6 +110,20 @@ fn checkpoint(shared: &Shared) -> Result<(), Error> {
     // A state that slowed down for the overlay, or whose purge waits for this, looks again.
     shared.overlay_room.extend([()]);
     shared.state.extend([StateMessage::Wake]);
+    Ok(())
+}
+
+/// Tells those who wait for it, unless there was no room: they ask again.
+fn checkpoint_for_good(shared: &Shared, waiters: Vec<oneshot::Sender<()>>) -> Result<(), Error> {
+    if waiters.is_empty() {
+        return Ok(());
+    }
+    checkpoint(shared)?;
+    shared.db.confirm()?;
+    for to in waiters {
+        // The member may be ending.
+        to.send(()).ok();
+    }
     Ok(())
 }
 
