@@ -27,6 +27,8 @@ const TRANSFER: &[u8] = b"CampaignTransfer";
 /// Terms above this are not those of elections: a member that counted one a millisecond would get there in
 /// the year 2100.
 const TERM_MAX: u64 = 1 << 42;
+/// And no log gets to an index above this: at a million entries a second that takes two thousand years.
+const INDEX_MAX: u64 = 1 << 56;
 
 /// One entry in a message.
 #[derive(Clone, PartialEq, Message)]
@@ -286,6 +288,8 @@ fn rules(m: &PeerMessage, kind: MessageKind, known: &Known) -> Result<(), &'stat
     must(termless == (m.term == 0), "a term where none belongs, or none where one does")?;
     must(m.term <= TERM_MAX, "a term that no election leads to")?;
     must(m.log_term <= m.term || termless, "an entry from a later term than the message")?;
+    let farthest = m.index.max(m.commit).max(m.reject_hint);
+    must(farthest <= INDEX_MAX && m.commit_term <= TERM_MAX, "an index or a term that no log gets to")?;
     let with_entries = matches!(kind, Propose | Append | ReadIndex | ReadIndexResponse);
     must(with_entries || m.entries.is_empty(), "entries where none belong")?;
     must(m.entries.iter().all(|e| e.log_kind().is_some()), "an entry of unknown kind")?;
@@ -315,7 +319,6 @@ fn rules(m: &PeerMessage, kind: MessageKind, known: &Known) -> Result<(), &'stat
 fn append(m: &PeerMessage) -> Result<(), &'static str> {
     let must = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
     must((m.index == 0) == (m.log_term == 0), "an entry before the first without its term")?;
-    must(m.index < u64::MAX - m.entries.len() as u64, "an index that no log has")?;
     let mut term = m.log_term;
     for (entry, index) in m.entries.iter().zip(m.index + 1..) {
         must(entry.index == index, "entries that do not follow each other")?;
@@ -353,11 +356,14 @@ fn in_time(m: &PeerMessage, kind: MessageKind, known: &Known) -> Verdict {
     use MessageKind::*;
     let current = m.term == known.term;
     match kind {
+        Append | Heartbeat if current && ![0, m.from].contains(&known.leader) => {
+            Verdict::Refuse("a second leader of one term")
+        }
+        // A leader tells a member of no entry that the member did not acknowledge to it.
         Heartbeat if m.term >= known.term && m.commit > known.last => Verdict::Lost { commit: m.commit },
         AppendResponse if current && known.leads && m.index > known.last && !m.reject => {
             Verdict::Refuse("an entry acknowledged that was never sent")
         }
-        Append | Heartbeat if current && known.leads => Verdict::Refuse("a second leader of one term"),
         // raft-rs asserts that who becomes leader has persisted its log.
         TimeoutNow if !current || m.from != known.leader || known.persisted < known.last => Verdict::Drop,
         ReadIndex if !known.leads => Verdict::Drop,
@@ -444,6 +450,20 @@ mod tests {
         assert!(refused(&append(9, 5, vec![entry(10, 4)])), "a term that goes back");
         assert!(refused(&append(9, 5, vec![entry(10, 6)])), "a term of the future");
         assert!(refused(&append(u64::MAX, 5, vec![entry(0, 5)])));
+        assert!(refused(&append(u64::MAX - 1, 5, vec![entry(u64::MAX, 5)])));
+        for far in [
+            PeerMessage { commit: INDEX_MAX + 1, ..message(Heartbeat) },
+            PeerMessage { commit: u64::MAX, ..append(9, 5, vec![]) },
+            PeerMessage { index: u64::MAX, ..message(AppendResponse) },
+            PeerMessage { reject: true, reject_hint: u64::MAX, ..message(AppendResponse) },
+            PeerMessage { commit_term: u64::MAX, ..message(Vote) },
+        ] {
+            assert!(refused(&far), "{far:?}");
+        }
+        for local in [0, 1, 10, 11, 12] {
+            assert!(refused(&PeerMessage { kind: local, ..message(Heartbeat) }), "nobody sends kind {local}");
+        }
+        assert!(refused(&PeerMessage { term: 0, ..message(Heartbeat) }));
         assert!(refused(&PeerMessage { log_term: 5, index: 3, ..message(Vote) }));
         assert!(refused(&PeerMessage { kind: 7, ..message(Append) }), "snapshots have their own way");
         assert!(refused(&PeerMessage { kind: 13, ..message(Append) }), "transfers are local");
@@ -483,7 +503,12 @@ mod tests {
         assert_eq!(judge(&message(TimeoutNow), &US), Verdict::Step(TimeoutNow));
         let writing = Known { persisted: 8, ..US };
         assert_eq!(judge(&message(TimeoutNow), &writing), Verdict::Drop, "nobody campaigns while it writes");
-        let leading = Known { leads: true, ..US };
+        for kind in [Append, Heartbeat] {
+            let second = PeerMessage { from: 3, commit: 10, ..message(kind) };
+            assert!(refused(&second), "member 2 leads in this term");
+            assert!(!refused(&PeerMessage { term: 6, ..second }), "in another it may be this one");
+        }
+        let leading = Known { leads: true, leader: 1, ..US };
         let ack = PeerMessage { index: 10, ..message(AppendResponse) };
         assert!(matches!(judge(&ack, &leading), Verdict::Refuse(_)));
         assert!(matches!(judge(&message(Heartbeat), &leading), Verdict::Refuse(_)));

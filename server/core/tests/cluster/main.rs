@@ -523,10 +523,15 @@ fn a_message_that_nobody_may_send_is_told_and_changes_nothing() {
         context: Bytes::new(),
         ..Default::default()
     };
+    // Who knows of more than there is must be the leader, and in this term that is another.
+    let kind = MessageKind::Heartbeat as i32;
+    let beat = PeerMessage { kind, to: 3, from: 2, term, commit: 1_000, ..Default::default() };
     cluster.step(1, Input::Received(Box::new(ack)));
     cluster.step(3, Input::Received(Box::new(append)));
+    cluster.step(3, Input::Received(Box::new(beat)));
     assert_eq!(cluster.member(1).effects.misbehaved.len(), 1);
-    assert_eq!(cluster.member(3).effects.misbehaved.len(), 1);
+    assert_eq!(cluster.member(3).effects.misbehaved.len(), 2);
+    assert!(cluster.member(3).effects.failed.is_none(), "nobody stops for that");
     cluster.propose(1, "a", false);
     cluster.settle();
     assert_eq!(cluster.carried(1), ["a"]);
