@@ -19,12 +19,19 @@ use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use cairn_core::Version;
 use cairn_proto::etcdserverpb::Member;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Each other founder is asked for as long whether the cluster is there already.
 const FOUNDER_PATIENCE: Duration = Duration::from_secs(1);
 /// Each member of a cluster that is joined is asked for as long.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
+/// For so long those that do not know the new member, or the ones that are named beside it, are asked again: they may
+/// not have applied that yet.
+const APPLY_PATIENCE: Duration = Duration::from_secs(5);
+const APPLY_POLL: Duration = Duration::from_millis(100);
 const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a member begins with.
@@ -76,7 +83,7 @@ pub fn founder_urls(config: &Config) -> &[String] {
 }
 
 /// The members that are named beside this one, each by its peer URLs.
-fn others(config: &Config) -> impl Iterator<Item = &Vec<String>> {
+pub fn others(config: &Config) -> impl Iterator<Item = &Vec<String>> {
     config.initial_cluster.iter().filter(|(name, _)| **name != config.name).map(|(_, urls)| urls)
 }
 
@@ -104,27 +111,16 @@ fn has_run(config: &Config, own: MemberId, url: &str) -> String {
 pub async fn join(config: &Config, reach: &Reach) -> Result<Beginning, String> {
     let mut urls: Vec<&String> = others(config).flatten().collect();
     urls.sort_unstable();
-    let (mut found, mut failed) = (None, Vec::new());
-    for url in urls {
-        match ask_for_members(reach, url, MEMBER_PATIENCE).await {
-            Ok(answer) => {
-                found = Some((url, answer));
-                break;
-            }
-            Err(why) => failed.push(format!("{url}: {why}")),
+    let begun = Instant::now();
+    let (members, cluster, own) = loop {
+        match find_cluster(config, reach, &urls).await {
+            Ok(found) => break found,
+            // The addition may just not be applied where it was asked.
+            Err(NotFound::Other(why)) if begun.elapsed() >= APPLY_PATIENCE => return Err(why),
+            Err(NotFound::Other(_)) => tokio::time::sleep(APPLY_POLL).await,
+            Err(NotFound::Final(why)) => return Err(why),
         }
-    }
-    let Some((url, (members, cluster))) = found else {
-        return Err(format!(
-            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs: \
-             --initial-cluster must name members that run ({})",
-            failed.join("; ")
-        ));
     };
-    let own = recognise(config, &members)?;
-    if !own.name.is_empty() {
-        return Err(has_run(config, MemberId(own.id), url));
-    }
     let learners = members.iter().filter(|member| member.is_learner).count() as u64;
     if learners > u64::from(config.learners_max) {
         return Err(format!(
@@ -132,12 +128,58 @@ pub async fn join(config: &Config, reach: &Reach) -> Result<Beginning, String> {
             config.learners_max
         ));
     }
-    check_versions(reach, own.id, &members).await?;
+    check_versions(reach, own, &members).await?;
     Ok(Beginning {
-        start: Start::Join { member_id: MemberId(own.id), cluster_id: ClusterId(cluster) },
+        start: Start::Join { member_id: MemberId(own), cluster_id: ClusterId(cluster) },
         fresh: false,
-        peers: members.iter().filter(|m| m.id != own.id).map(|m| (m.id, m.peer_urls.clone())).collect(),
+        peers: members.iter().filter(|m| m.id != own).map(|m| (m.id, m.peer_urls.clone())).collect(),
     })
+}
+
+/// Why no cluster was found to join.
+enum NotFound {
+    /// Those who answered know other members than are named.
+    Other(String),
+    Final(String),
+}
+
+/// What the first member tells that knows the members that are named, and which of them this one is: the records, the
+/// cluster's id, and its own.
+async fn find_cluster(
+    config: &Config,
+    reach: &Reach,
+    urls: &[&String],
+) -> Result<(Vec<Member>, u64, u64), NotFound> {
+    let (mut other, mut failed) = (None, Vec::new());
+    for url in urls {
+        let (members, cluster) = match ask_for_members(reach, url, MEMBER_PATIENCE).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                failed.push(format!("{url}: {why}"));
+                continue;
+            }
+        };
+        match recognise(config, &members) {
+            Ok(own) if own.name.is_empty() => {
+                let own = own.id;
+                return Ok((members, cluster, own));
+            }
+            Ok(own) => return Err(NotFound::Final(has_run(config, MemberId(own.id), url))),
+            Err(why) => {
+                other.get_or_insert(why);
+            }
+        }
+    }
+    Err(other.map_or_else(
+        || {
+            NotFound::Final(format!(
+                "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given \
+                 URLs: --initial-cluster must name members that run ({})",
+                failed.join("; ")
+            ))
+        },
+        NotFound::Other,
+    ))
 }
 
 /// Which of the members this one is; each must be one of those that are named.

@@ -17,7 +17,8 @@ use std::{
     thread,
 };
 
-/// What it is asked for, and what it answers; other paths are not found.
+/// What it is asked for, and what it answers; other paths are not found. Of several answers to one question each is
+/// given once, and the last one from then on.
 type Answers = Arc<Mutex<Vec<(&'static str, String)>>>;
 
 /// A member of another cluster, as far as plain HTTP goes; gives back its URL.
@@ -33,9 +34,14 @@ fn stand_in(answers: Answers) -> String {
             let lines = head.lines().map_while(Result::ok).take_while(|line| !line.is_empty());
             let Some(request) = lines.collect::<Vec<_>>().into_iter().next() else { continue };
             let path = request.split(' ').nth(1).unwrap_or_default();
-            let answers = answers.lock().expect("no panic");
-            let answer = answers.iter().find(|(known, _)| *known == path).map(|(_, body)| body);
-            let (status, body) = answer.map_or(("404 Not Found", ""), |body| ("200 OK", body));
+            let mut answers = answers.lock().expect("no panic");
+            let mut known = (0..answers.len()).filter(|at| answers[*at].0 == path);
+            let answer = match (known.next(), known.next()) {
+                (Some(first), Some(_)) => Some(answers.remove(first).1),
+                (only, _) => only.map(|at| answers[at].1.clone()),
+            };
+            drop(answers);
+            let (status, body) = answer.map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
             let text = format!(
                 "HTTP/1.1 {status}\r\nX-Etcd-Cluster-ID: abc\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
@@ -88,6 +94,46 @@ fn a_member_joins_only_a_cluster_whose_version_it_can_serve() {
             assert!(daemon.has_said("incompatible with current running cluster"), "{:#?}", daemon.log);
         }
     }
+}
+
+// rule: BO-5
+#[test]
+fn a_member_joins_when_one_that_it_may_ask_has_applied_its_addition() {
+    let (behind, ahead) = (Answers::default(), Answers::default());
+    let urls = [stand_in(behind.clone()), stand_in(ahead.clone())];
+    let place = Place::new("new");
+    let of = |id: u64, url: &str, name: &str| {
+        format!("{{\"id\":{id},\"peerURLs\":[\"{url}\"],\"name\":\"{name}\",\"clientURLs\":[]}}")
+    };
+    let old = format!("{},{}", of(1, &urls[0], "a"), of(2, &urls[1], "b"));
+    let (before, after) = (format!("[{old}]"), format!("[{old},{}]", of(3, &place.peer, "")));
+    let version = ("/version", "{\"etcdserver\":\"3.7.1\",\"etcdcluster\":\"3.7.0\"}".to_owned());
+    let tells = |answers: &Answers, members: &str| {
+        *answers.lock().expect("no panic") = vec![("/members", members.to_owned()), version.clone()];
+    };
+    let cluster = format!("--initial-cluster=a={},b={},new={}", urls[0], urls[1], place.peer);
+    let peer = [
+        format!("--listen-peer-urls={}", place.peer),
+        format!("--initial-advertise-peer-urls={}", place.peer),
+    ];
+    let flags = ["--name=new", "--initial-cluster-state=existing", &cluster, &peer[0], &peer[1]];
+    let joins = || {
+        let mut daemon = Daemon::spawn(tempfile::tempdir().expect("a directory"), &flags);
+        daemon.wait_for("serving peer traffic");
+    };
+    // Whoever is asked first, one of the two orders has the one behind before the other.
+    for ahead_at in [0, 1] {
+        for (at, answers) in [&behind, &ahead].into_iter().enumerate() {
+            tells(answers, if at == ahead_at { &after } else { &before });
+        }
+        joins();
+    }
+    // It is asked again while nobody has.
+    tells(&behind, &before);
+    tells(&ahead, &after);
+    ahead.lock().expect("no panic").insert(0, ("/members", before.clone()));
+    joins();
+    assert_eq!(ahead.lock().expect("no panic").len(), 2, "it was asked twice");
 }
 
 async fn ids(daemon: &Daemon) -> (u64, u64) {
