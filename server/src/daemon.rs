@@ -479,6 +479,7 @@ fn member_config(config: &Config, beginning: Beginning, reach: Reach) -> MemberC
         start: beginning.start,
         force_new_cluster: config.force_new_cluster,
         known_peers: beginning.peers,
+        named_peers: bootstrap::others(config).flatten().cloned().collect(),
         reach,
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),

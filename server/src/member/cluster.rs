@@ -132,6 +132,7 @@ impl Member {
         let leases = shared.lessor().len();
         let member_id = shared.member_id;
         let record = cluster.members.get(member_id.0);
+        let (peer_callers_refused, peer_messages_refused) = shared.peers.refused();
         MemberStatus {
             cluster_id: shared.cluster_id,
             member_id,
@@ -164,6 +165,8 @@ impl Member {
             slow_read_indexes: raft.slow_read_indexes.load(Ordering::Relaxed),
             leader_changes: raft.leader_changes.load(Ordering::Relaxed),
             peers: shared.peers.figures(),
+            peer_callers_refused,
+            peer_messages_refused,
             learners_promoted: raft.learners_promoted.load(Ordering::Relaxed),
             promotions_refused: self.promotions_refused(),
             keys: shared.reader.keys().unwrap_or_default(),

@@ -44,6 +44,8 @@ pub struct MemberConfig {
     pub force_new_cluster: bool,
     /// Where others are, by id, until this member has heard of itself.
     pub known_peers: BTreeMap<u64, Vec<String>>,
+    /// `--initial-cluster`: the URLs of the others in it. They may vouch for members of which this one has not heard.
+    pub named_peers: Vec<String>,
     /// How others are reached.
     pub reach: Reach,
     pub heartbeat_ms: u64,
@@ -88,6 +90,7 @@ impl MemberConfig {
             start: Start::New { others: Vec::new() },
             force_new_cluster: false,
             known_peers: BTreeMap::new(),
+            named_peers: Vec::new(),
             reach: Reach::default(),
             heartbeat_ms: 100,
             election_ms: 1000,
@@ -336,6 +339,9 @@ pub struct MemberStatus {
     pub leader_changes: u64,
     pub auth_revision: u64,
     pub peers: Vec<PeerFigures>,
+    /// Of the port for peers: callers that were refused, and messages of members that no member sends.
+    pub peer_callers_refused: u64,
+    pub peer_messages_refused: u64,
     pub learners_promoted: u64,
     /// By the text of the refusal.
     pub promotions_refused: Vec<(&'static str, u64)>,

@@ -203,7 +203,7 @@ impl Member {
         let figures = RaftFigures::default();
         figures.applied_index.store(applied_index, Ordering::Relaxed);
         figures.applied_term.store(applied_term, Ordering::Relaxed);
-        let peers = Peers::new(runtime, config.known_peers.clone());
+        let peers = Peers::new(runtime, config.known_peers.clone(), config.named_peers.clone());
         let shared = Arc::new(Shared {
             config,
             observer,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whom this member may tell that it was removed (CL-5).
+//! Who is a member as far as this one has applied it, and whom it may tell that it was removed (CL-5).
 //!
 //! Owns      where in the log the removals of this run are.
 //! Holds     nobody is told before the record that its removal is committed is durable here: who is told ends, and after
@@ -41,10 +41,29 @@ impl Removals {
     }
 }
 
+/// What another is to the cluster, as this member has applied it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// A member, or one whose removal it may not be told of yet: it is listened to as before.
+    Member,
+    /// It is to be told that it is no member any more.
+    Removed,
+    /// It never was one, or came after what is applied here.
+    Unknown,
+}
+
 impl Shared {
-    /// Whether that one is to be told that it is no member any more. Until then it is listened to as before.
-    pub fn tells_removal_to(&self, member_id: u64) -> bool {
-        self.cluster().members.is_removed(member_id) && self.removals.is_durable(member_id)
+    pub fn standing_of(&self, member_id: u64) -> Standing {
+        let cluster = self.cluster();
+        if cluster.members.get(member_id).is_some() {
+            Standing::Member
+        } else if !cluster.members.is_removed(member_id) {
+            Standing::Unknown
+        } else if self.removals.is_durable(member_id) {
+            Standing::Removed
+        } else {
+            Standing::Member
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is told of the other members.
 //!
-//! Owns      the families with a label for each peer, and those of promotions.
-//! Holds     a member alone tells none of the former.
+//! Owns      the families with a label for each peer, those of promotions, and of what was refused of anybody.
+//! Holds     a member alone tells none of the first.
 //! Never     counts.
 
 use super::text::Text;
@@ -65,6 +65,16 @@ pub(super) fn render(text: &mut Text, status: &MemberStatus) {
             text.sample(name, &[("Reason", reason)], count);
         }
     }
+    text.counter(
+        "cairn_peer_callers_refused_total",
+        "Callers at the port for peers that were refused.",
+        status.peer_callers_refused,
+    );
+    text.counter(
+        "cairn_peer_messages_refused_total",
+        "What members sent and no member sends.",
+        status.peer_messages_refused,
+    );
     if status.peers.is_empty() {
         return;
     }

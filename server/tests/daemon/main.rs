@@ -19,6 +19,7 @@ mod lock;
 mod members;
 mod membership;
 mod metrics;
+mod peers;
 mod rpc;
 mod secure;
 mod streams;

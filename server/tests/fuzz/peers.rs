@@ -28,7 +28,7 @@ fn run(input: &[u8]) -> bool {
         let mut messages = 0;
         while let Some(bytes) = frames.next().await.ok()? {
             assert!(bytes.len() <= BATCH_BYTES_MAX);
-            let batch = Batch::decode(bytes).ok()?;
+            let batch = Batch::read(bytes).ok()?;
             assert_eq!(Batch::decode(batch.encode_to_vec().as_slice()).as_ref(), Ok(&batch));
             messages += batch.messages.iter().filter(|message| message.kind().is_some()).count();
         }

@@ -2,25 +2,27 @@
 //! The receiving end of what peers send.
 //!
 //! Owns      the judgement of a handshake, and the reading of messages.
-//! Holds     1. nothing is read before the peer said who it is, and that it means this member of this cluster;
+//! Holds     1. nothing is read before the peer said who it is, and that it means this member of this cluster, and
+//!              was found to be a member of it;
 //!           2. every message is from the member whose connection it came over;
-//!           3. reading stops while what arrived is not taken in.
+//!           3. reading stops while what arrived is not taken in;
+//!           4. what no member sends ends its connection, and nothing else.
 //! Never     looks into a message: the replica judges it.
 
 use super::{
     super::{
         Member,
+        removed::Standing,
         shared::{ReplicaMessage, Shared},
     },
     figures::Figures,
-    snapshot,
+    snapshot, vouch,
     wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, body, frame},
 };
 use crate::front::body::Body;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use prost::Message as _;
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -65,23 +67,27 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
     let shared = &member.shared;
     let path = request.uri().path().to_owned();
     let mut frames = Frames::new(request.into_body(), HELLO_BYTES_MAX);
+    let mut from = None;
     let greeted = async {
         let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
         let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
-        admit(shared, &hello)?;
+        from = Some(hello.from);
+        admit(shared, &hello).await?;
         Ok::<_, Refusal>(hello)
     };
     let hello = match greeted.await {
         Ok(hello) => hello,
-        Err(refusal) => return refusal.into(),
+        Err(refusal) => {
+            shared.peers.refuse_caller(shared, from, &refusal.1);
+            return refusal.into();
+        }
     };
-    shared.peers.learn(shared, &hello);
     frames.allow(2 * shared.config.max_request_bytes + (16 << 20));
     if path == TALK { talk(shared, hello, frames) } else { snapshot::receive(shared, &hello, frames).await }
 }
 
-/// CL-5, and what a cluster must not be told by another.
-fn admit(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
+/// CL-5, and what a cluster must not be told by another, nor by those who are none of it.
+async fn admit(shared: &Arc<Shared>, hello: &Hello) -> Result<(), Refusal> {
     if hello.cluster_id != shared.cluster_id.0 {
         let text = format!("cluster ID mismatch: this is {}, not {:x}", shared.cluster_id, hello.cluster_id);
         return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
@@ -90,9 +96,6 @@ fn admit(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
         let text = format!("cannot process message to mismatch member: this is {}", shared.member_id);
         return Err(Refusal(StatusCode::FORBIDDEN, text));
     }
-    if shared.tells_removal_to(hello.from) {
-        return Err(Refusal(StatusCode::FORBIDDEN, REMOVED.to_owned()));
-    }
     if hello.protocol_min > *PROTOCOLS.end() || hello.protocol_max < *PROTOCOLS.start() {
         let text = format!(
             "incompatible peer: it speaks versions {} to {} of the peer protocol, this member {PROTOCOLS:?}",
@@ -100,7 +103,11 @@ fn admit(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
         );
         return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
     }
-    Ok(())
+    match shared.standing_of(hello.from) {
+        Standing::Member => Ok(()),
+        Standing::Removed => Err(Refusal(StatusCode::FORBIDDEN, REMOVED.to_owned())),
+        Standing::Unknown => vouch::admit(shared, hello).await,
+    }
 }
 
 pub(super) fn greeting(shared: &Shared) -> Welcome {
@@ -122,8 +129,10 @@ fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Res
         if answers.send(frame(&greeting(&shared))).await.is_err() {
             return;
         }
+        let line = shared.peers.lines.open(hello.from);
         tokio::select! {
             () = read(&shared, &hello, &mut frames) => {}
+            () = line.is_cut() => {}
             _ = shared.wait_ended() => {}
         }
         // The answer ends with its sender.
@@ -135,8 +144,12 @@ fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Res
 /// Reads until the end, or until something comes that no member sends.
 async fn read(shared: &Shared, hello: &Hello, frames: &mut Frames<Incoming>) {
     let figures = shared.peers.figures_of(hello.from);
-    if take_in(shared, hello, frames, &figures).await.is_err() {
+    if let Err(error) = take_in(shared, hello, frames, &figures).await {
         figures.received_failures.fetch_add(1, Relaxed);
+        // A connection may break at any time.
+        if !matches!(error, FrameError::Body(_)) {
+            shared.peers.accuse(shared, hello.from, &error.to_string());
+        }
     }
 }
 
@@ -153,12 +166,17 @@ async fn take_in(
         let Ok(room) = shared.peers.received.clone().acquire_many_owned(size).await else {
             return Ok(());
         };
-        let Batch { messages } = Batch::decode(bytes)?;
-        if messages.iter().any(|m| m.from != hello.from || m.to != hello.to) {
-            return Err(FrameError::Broken);
+        let Batch { messages } = Batch::read(bytes)?;
+        if let Some(m) = messages.iter().find(|m| m.from != hello.from || m.to != hello.to) {
+            return Err(FrameError::OfAnother { from: m.from, to: m.to });
         }
-        // It has not heard of its removal; a new handshake tells it (CL-5).
-        if shared.tells_removal_to(hello.from) {
+        // What it is may have changed, as when it was removed: a new handshake tells it (CL-5).
+        let goes_on = match shared.standing_of(hello.from) {
+            Standing::Member => true,
+            Standing::Removed => false,
+            Standing::Unknown => shared.peers.get(hello.from).is_some(),
+        };
+        if !goes_on {
             return Ok(());
         }
         if shared.replica.push(ReplicaMessage::Received { messages, _room: room }).is_err() {

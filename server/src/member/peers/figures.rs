@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is counted of each peer.
+//! What is counted of each peer, and of what was refused of anybody.
 //!
-//! Owns      the counts, which outlive connections, and the peer's membership too.
+//! Owns      the counts, which outlive connections, and the peer's membership too; and how often a refusal is told.
 //! Never     knows the name of a metric.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// Of refusals of one kind a line is written once in this time: who is refused may try again at once.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts of one peer.
 #[derive(Default, Debug)]
@@ -65,6 +74,32 @@ impl Figures {
     }
 }
 
+/// Refusals of one kind: all of them are counted, and some are told.
+#[derive(Default)]
+pub(super) struct Refusals {
+    count: AtomicU64,
+    /// When the last line was written, and how many came before it.
+    told: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Refusals {
+    /// Counts one; how many there were since the last line, with this one, if a line is due.
+    pub fn add(&self, now: Instant) -> Option<u64> {
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        let mut told = self.told.lock().expect("nothing fails under this lock");
+        let (last, before) = told.unzip();
+        if last.is_some_and(|last| now.duration_since(last) < LINE_EVERY) {
+            return None;
+        }
+        *told = Some((now, count));
+        Some(count - before.unwrap_or_default())
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+}
+
 /// Counts something as under way until it is dropped.
 pub(super) struct UnderWay<'a>(&'a AtomicU64);
 
@@ -78,5 +113,20 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_is_counted_and_one_in_ten_seconds_is_told() {
+        let refusals = Refusals::default();
+        let begin = Instant::now();
+        let told: Vec<Option<u64>> =
+            [0, 1, 9, 10, 11, 30].map(|s| refusals.add(begin + Duration::from_secs(s))).into();
+        assert_eq!(told, [Some(1), None, None, Some(3), None, Some(2)]);
+        assert_eq!(refusals.count(), 6);
     }
 }

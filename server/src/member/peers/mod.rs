@@ -4,7 +4,8 @@
 //! Owns      which members there are to talk to, a queue of bounded size for each way, and the tasks that send.
 //! Holds     1. heartbeats and votes have a connection of their own, so that they never queue behind data;
 //!           2. a message is sent once at most: what a broken connection took is lost, and Raft sends anew;
-//!           3. what arrives and is not taken in yet is bounded, by not reading on.
+//!           3. what arrives and is not taken in yet is bounded, by not reading on;
+//!           4. who may call is who is called.
 //! Never     looks into a message further than to whom it goes.
 
 mod accept;
@@ -13,19 +14,22 @@ mod figures;
 pub mod hashes;
 pub mod http;
 pub mod leases;
+mod lines;
 pub mod members;
 pub mod reach;
 mod snapshot;
 pub mod versions;
+mod vouch;
 pub mod wire;
 
 use super::{Member, shared::Shared};
 use crate::front::body::Body;
 use ::http::{Request, Response};
 use cairn_core::replica::peer::{MessageKind, PeerMessage};
-use figures::Figures;
 pub use figures::PeerFigures;
+use figures::{Figures, Refusals};
 use hyper::body::Incoming;
+use lines::Lines;
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,6 +41,7 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::JoinHandle,
 };
+use vouch::{Places, Told};
 
 /// Whether a path of the peer port is served here.
 pub fn is_ours(path: &str) -> bool {
@@ -61,8 +66,6 @@ const OUTBOX_BYTES_MAX: usize = 32 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of messages that arrived and are not taken in yet.
 const RECEIVED_BYTES_MAX: usize = 64 << 20;
-/// Peers that a member takes the word of, before it knows of itself.
-const LEARNED_MAX: usize = 64;
 /// A member that was removed has this long to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -120,7 +123,9 @@ impl Outbox {
             {
                 let mut queue = self.queue();
                 let mut left = BATCH_BYTES;
-                while let Some(message) = queue.messages.pop_front() {
+                while batch.len() < wire::MESSAGES_MAX
+                    && let Some(message) = queue.messages.pop_front()
+                {
                     let bytes = message.encoded_len();
                     if bytes > left && !batch.is_empty() {
                         queue.messages.push_front(message);
@@ -170,11 +175,13 @@ impl Peer {
 /// See the module.
 pub struct Peers {
     runtime: Handle,
-    /// Peers that were known before any entry was applied, by id.
-    known: Mutex<BTreeMap<u64, Vec<String>>>,
+    told: Told,
     table: RwLock<BTreeMap<u64, Arc<Peer>>>,
     /// Of all that were ever in the table.
     figures: Mutex<BTreeMap<u64, Arc<Figures>>>,
+    refused_handshakes: Refusals,
+    refused_messages: Refusals,
+    lines: Lines,
     received: Arc<Semaphore>,
     /// Locked while a snapshot comes in: one at a time.
     incoming: Arc<tokio::sync::Mutex<Option<snapshot::Incoming>>>,
@@ -183,19 +190,23 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn new(runtime: Handle, known: BTreeMap<u64, Vec<String>>) -> Peers {
+    /// `known` are told from the start, and the members at the URLs `named` may vouch for others.
+    pub fn new(runtime: Handle, known: Places, named: Vec<String>) -> Peers {
         Peers {
             runtime,
-            known: Mutex::new(known),
+            told: Told::new(known, named),
             table: RwLock::default(),
             figures: Mutex::default(),
+            refused_handshakes: Refusals::default(),
+            refused_messages: Refusals::default(),
+            lines: Lines::default(),
             received: Arc::new(Semaphore::new(RECEIVED_BYTES_MAX)),
             incoming: Arc::default(),
             holds: Mutex::default(),
         }
     }
 
-    /// Talks to those who are members now, and to nobody else.
+    /// Talks to those who are members now, and to those it was told of, and to nobody else.
     pub(super) fn follow(&self, shared: &Arc<Shared>) {
         // Whoever comes last sees the newest members.
         let mut table = self.table.write().expect("nothing fails under this lock");
@@ -204,15 +215,8 @@ impl Peers {
         let urls = |m: &cairn_proto::membershippb::Member| {
             m.raft_attributes.as_ref().map(|attributes| attributes.peer_urls.clone()).unwrap_or_default()
         };
-        let mut wanted: BTreeMap<u64, Vec<String>> = members.iter().map(|m| (m.id, urls(m))).collect();
-        // Until this member knows of itself, it has not heard of the others either.
-        if members.get(shared.member_id.0).is_none() {
-            let known = self.known.lock().expect("nothing fails under this lock");
-            let known = known.iter().filter(|(id, _)| !members.is_removed(**id));
-            for (id, urls) in known {
-                wanted.entry(*id).or_insert_with(|| urls.clone());
-            }
-        }
+        let mut wanted: Places = members.iter().map(|m| (m.id, urls(m))).collect();
+        wanted.append(&mut self.told.others(members, shared.member_id.0));
         wanted.remove(&shared.member_id.0);
         for (id, peer) in table.extract_if(.., |id, _| !wanted.contains_key(id)) {
             shared.log(super::Level::Info, "removed remote peer", &[("remote-peer-id", format!("{id:x}"))]);
@@ -227,22 +231,6 @@ impl Peers {
                 None => drop(table.insert(id, self.start(shared, id, urls))),
             }
         }
-    }
-
-    /// Talks back to one that calls, while this member knows nobody: it has joined and applied nothing.
-    fn learn(&self, shared: &Arc<Shared>, hello: &wire::Hello) {
-        let cluster = shared.cluster();
-        if cluster.members.get(shared.member_id.0).is_some() || hello.peer_urls.is_empty() {
-            return;
-        }
-        {
-            let mut known = self.known.lock().expect("nothing fails under this lock");
-            if known.contains_key(&hello.from) || known.len() >= LEARNED_MAX {
-                return;
-            }
-            known.insert(hello.from, hello.peer_urls.clone());
-        }
-        self.follow(shared);
     }
 
     fn start(&self, shared: &Arc<Shared>, id: u64, urls: Vec<String>) -> Arc<Peer> {
@@ -312,6 +300,22 @@ impl Peers {
         all.into_iter().map(now).collect()
     }
 
+    /// Counts a caller that is refused, and tells of some.
+    fn refuse_caller(&self, shared: &Shared, from: Option<u64>, why: &str) {
+        tell(shared, &self.refused_handshakes, "refused a caller at the port for peers", from, why);
+    }
+
+    /// Ends the connections of one that sent what no member sends.
+    pub(super) fn accuse(&self, shared: &Shared, from: u64, why: &str) {
+        self.lines.cut(from);
+        tell(shared, &self.refused_messages, "refused a message of a peer", Some(from), why);
+    }
+
+    /// Callers that were refused, and messages.
+    pub fn refused(&self) -> (u64, u64) {
+        (self.refused_handshakes.count(), self.refused_messages.count())
+    }
+
     fn figures_of(&self, id: u64) -> Arc<Figures> {
         let known = self.figures.lock().expect("nothing fails under this lock").get(&id).cloned();
         known.unwrap_or_default()
@@ -341,6 +345,14 @@ impl Peers {
     }
 }
 
+fn tell(shared: &Shared, refusals: &Refusals, message: &str, from: Option<u64>, why: &str) {
+    if let Some(count) = refusals.add(Instant::now()) {
+        let from = from.map_or_else(|| "unknown".to_owned(), |from| format!("{from:x}"));
+        let fields = [("remote-peer-id", from), ("error", why.to_owned()), ("refused", count.to_string())];
+        shared.log(super::Level::Warn, message, &fields);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,11 +369,15 @@ mod tests {
         for bytes in [BATCH_BYTES / 2, BATCH_BYTES / 4, BATCH_BYTES / 2, 2 * BATCH_BYTES, 1] {
             assert!(outbox.push(message(bytes)));
         }
+        // Many small ones are no frame that its reader takes.
+        for _ in 0..wire::MESSAGES_MAX {
+            assert!(outbox.push(message(1)));
+        }
         let mut batches = Vec::new();
         while !outbox.queue().messages.is_empty() {
             batches.push(outbox.next().await.len());
         }
-        assert_eq!(batches, [2, 1, 1, 1]);
+        assert_eq!(batches, [2, 1, 1, wire::MESSAGES_MAX, 1]);
         assert_eq!(outbox.queue().bytes, 0);
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Owns      the paths of the peer service, its messages, and the head before each: gRPC's five bytes and a checksum.
 //! Holds     1. a frame is never larger than its reader allows, whatever its head says;
-//!           2. nothing is taken in that changed on its way: what a link or a proxy does must not become an entry.
+//!           2. nothing is taken in that changed on its way: what a link or a proxy does must not become an entry;
+//!           3. what is in a frame is counted before it is decoded: two bytes of it can become two hundred in memory.
 //! Never     decides who may talk.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -94,6 +95,66 @@ pub struct Batch {
     pub messages: Vec<PeerMessage>,
 }
 
+/// Messages in one frame.
+pub const MESSAGES_MAX: usize = 4096;
+/// Entries in all messages of a frame: a mebibyte of them, and none is smaller than four bytes.
+const ENTRIES_MAX: usize = 256 << 10;
+/// Where a batch has its messages, and a message its entries.
+const MESSAGES_TAG: u64 = 1;
+const ENTRIES_TAG: u64 = 7;
+
+impl Batch {
+    /// The messages of a frame.
+    ///
+    /// # Errors
+    /// If it holds something else, or more than any member sends at once.
+    pub fn read(bytes: Bytes) -> Result<Batch, FrameError> {
+        let (mut messages, mut entries) = (0, 0);
+        each(&bytes, MESSAGES_TAG, |message| {
+            messages += 1;
+            each(message, ENTRIES_TAG, |_| {
+                entries += 1;
+                Ok(())
+            })?;
+            if messages > MESSAGES_MAX || entries > ENTRIES_MAX {
+                return Err(FrameError::TooMany);
+            }
+            Ok(())
+        })?;
+        Ok(Batch::decode(bytes)?)
+    }
+}
+
+/// Does this with each part of a message that has this tag. Only what our messages are made of is passed over.
+fn each<'a>(
+    mut bytes: &'a [u8],
+    wanted: u64,
+    mut take: impl FnMut(&'a [u8]) -> Result<(), FrameError>,
+) -> Result<(), FrameError> {
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let len = match key & 7 {
+            0 => {
+                varint(&mut bytes)?;
+                continue;
+            }
+            1 => 8,
+            2 => usize::try_from(varint(&mut bytes)?).unwrap_or(usize::MAX),
+            5 => 4,
+            _ => return Err(FrameError::Broken),
+        };
+        let part = bytes.split_off(..len).ok_or(FrameError::Broken)?;
+        if key >> 3 == wanted {
+            take(part)?;
+        }
+    }
+    Ok(())
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u64, FrameError> {
+    prost::encoding::decode_varint(bytes).map_err(FrameError::Decode)
+}
+
 /// A message with its head.
 pub fn frame(message: &impl Message) -> Bytes {
     let mut out = headed(message.encoded_len());
@@ -140,6 +201,10 @@ pub enum FrameError {
     TooLarge { found: usize, max: usize },
     #[error("a frame that was cut, or is packed")]
     Broken,
+    #[error("a frame of more than {MESSAGES_MAX} messages or {ENTRIES_MAX} entries")]
+    TooMany,
+    #[error("a message from {from:x} to {to:x} over the connection of another")]
+    OfAnother { from: u64, to: u64 },
     #[error("a frame that changed on its way: its checksum is {found:#010x}, and was {stated:#010x}")]
     Changed { stated: u32, found: u32 },
     #[error("a frame that is not what was to come: {0}")]
@@ -224,6 +289,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cairn_core::replica::peer::PeerEntry;
     use http_body_util::{Full, StreamBody};
 
     #[tokio::test]
@@ -236,6 +302,27 @@ mod tests {
         assert_eq!(frames.expect::<Hello>().await.expect("whole"), hello);
         assert_eq!(frames.expect::<Batch>().await.expect("whole"), Batch::default());
         assert!(frames.next().await.expect("the end").is_none());
+    }
+
+    #[test]
+    fn what_is_in_a_frame_is_counted_before_it_is_decoded() {
+        let of = |messages: usize, entries: usize| {
+            let message = PeerMessage { entries: vec![PeerEntry::default(); entries], ..Default::default() };
+            Bytes::from(Batch { messages: vec![message; messages] }.encode_to_vec())
+        };
+        assert_eq!(
+            Batch::read(of(MESSAGES_MAX, 3)).expect("so many there may be").messages.len(),
+            MESSAGES_MAX
+        );
+        assert_eq!(Batch::read(of(1, ENTRIES_MAX)).expect("so many, too").messages.len(), 1);
+        for (messages, entries) in [(MESSAGES_MAX + 1, 0), (1, ENTRIES_MAX + 1), (2, ENTRIES_MAX / 2 + 1)] {
+            let read = Batch::read(of(messages, entries));
+            assert!(matches!(read, Err(FrameError::TooMany)), "{messages} messages of {entries} entries");
+        }
+        // A group could hide what is counted.
+        for bytes in [&b"\x0b\x0c"[..], b"\x0a\x05", b"\x0a", b"\x0a\x02\x3a\x01", b"\x80"] {
+            assert!(Batch::read(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+        }
     }
 
     #[tokio::test]

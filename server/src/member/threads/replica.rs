@@ -6,7 +6,7 @@
 //! Never     waits for anything but its queue and its next tick.
 
 use super::super::{
-    config::{Ended, Level},
+    config::Ended,
     shared::{Answer, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage},
 };
 use cairn_core::replica::{Effects, Input, Proposal, Replica, conf::ConfChange};
@@ -150,8 +150,7 @@ fn perform(shared: &Arc<Shared>, effects: &mut Effects<Kept, ReadWaiter>) {
         shared.peers.send_snapshot(shared, peer);
     }
     for (from, why) in effects.misbehaved.drain(..) {
-        let fields = [("remote-peer-id", format!("{from:x}")), ("error", why.to_owned())];
-        shared.log(Level::Warn, "refused a message of a peer", &fields);
+        shared.peers.accuse(shared, from, why);
     }
     let mut messages = Vec::new();
     if let Some(leadership) = effects.leadership.take() {
