@@ -54,6 +54,9 @@ fn every_case_of_the_past_names_its_tests_or_what_is_missing() {
         [open, waiting].concat().join("\n")
     );
     assert!(open_count <= OPEN_MAX, "{open_count} cases are open");
+    let (with_tests, floor) =
+        (cases.len() - open_count - waiting_count, cases.len() - OPEN_MAX - WAITING_MAX);
+    assert!(scale::score("cases-of-the-past-with-tests", with_tests, floor));
     assert!(waiting_count <= WAITING_MAX, "{waiting_count} cases wait for the JSON gateway");
 }
 

@@ -151,7 +151,7 @@ fn no_acknowledged_step_is_lost_by_any_crash() {
     }
     let report = explorer.report();
     println!("{} workloads from seed 0: {report}", runs());
-    println!("score: log-crash-images {} {IMAGES_MIN} ok", report.distinct);
+    println!("score: log-crash-images {} >={IMAGES_MIN} ok", report.distinct);
     assert!(report.distinct >= IMAGES_MIN, "{report}");
     for cause in ["torn", "dropped", "reordered", "in-recovery", "in-segment-change", "in-append"] {
         assert!(report.of(cause) >= CAUSES_MIN, "{cause}: {report}");

@@ -11,6 +11,9 @@ use std::thread;
 const SEEDS: u64 = 30_000;
 const SEEDS_FULL: u64 = 100_000;
 const THREADS: u64 = 2;
+/// Time that passes for the members of all [`SEEDS`].
+const DAYS_MIN: f64 = 7.0;
+const DAY_MS: f64 = 86_400_000.0;
 
 #[test]
 fn replicas_with_crashes_partitions_and_changes_of_members_break_no_rule() {
@@ -40,4 +43,7 @@ fn replicas_with_crashes_partitions_and_changes_of_members_break_no_rule() {
         assert!(count * 100 >= a_hundred * seeds, "only {count} {what} in {seeds} seeds");
     }
     println!("score: raft-seeds {seeds} >={seeds} ok");
+    let (days, days_min) = (all.simulated_ms as f64 / DAY_MS, DAYS_MIN * seeds as f64 / SEEDS as f64);
+    assert!(days >= days_min, "only {days} days");
+    println!("score: raft-simulated-days {days:.1} >={days_min:.1} ok");
 }

@@ -4,7 +4,8 @@
 //! Owns      the list of parts and their order: the quick ones first.
 //! Holds     1. all parts run, also after one has failed;
 //!           2. what each failed test said stands again at the end, where a log that was cut still has it;
-//!           3. the last line is `N passed, N failed, N skipped` over all of them.
+//!           3. the figures of the scorecard that tests print stand together, above what each part came to;
+//!           4. the last line is `N passed, N failed, N skipped` over all of them.
 //! Never     runs the large numbers: that is `full`.
 
 use std::path::Path;
@@ -40,13 +41,17 @@ pub fn run(only: Option<&str>) -> Outcome<bool> {
     }
     let root = root();
     let mut sum = Tally::default();
-    let mut lines = Vec::new();
+    let (mut lines, mut scores) = (Vec::new(), Vec::new());
     for part in chosen {
         println!("==== {}", part.name);
         let begin = Instant::now();
         let ran = (part.run)(&root)?;
         lines.push(line(part.name, begin.elapsed(), &ran));
         sum += ran.tally;
+        scores.extend(ran.scores);
+    }
+    if !scores.is_empty() {
+        println!("==== scorecard\n{}", scorecard(&scores));
     }
     println!("====\n{}\n{sum}", lines.join("\n"));
     Ok(sum.failed == 0 && sum.passed > 0)
@@ -67,6 +72,25 @@ fn line(name: &str, took: Duration, ran: &Ran) -> String {
         }
     }
     line
+}
+
+/// Figures in columns: what is measured, its value, its target, and whether that is met.
+fn scorecard(scores: &[String]) -> String {
+    let rows: Vec<[String; 4]> = scores.iter().map(|score| cells(score)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let (name, value, target) = (width(0), width(1), width(2));
+    let line = |[a, b, c, d]: &[String; 4]| format!("{a:<name$}  {b:>value$}  {c:<target$}  {d}");
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Name, value, target and verdict of a figure; value and target may have units: `gap 12 ms <=20 ms ok`.
+fn cells(score: &str) -> [String; 4] {
+    let words: Vec<&str> = score.split(' ').collect();
+    let bound = words.iter().position(|word| word.starts_with(['<', '>'])).unwrap_or(words.len());
+    let number = words[..bound].iter().rposition(|word| word.parse::<f64>().is_ok()).unwrap_or(bound);
+    let verdict = words.len().saturating_sub(1).max(bound);
+    [&words[..number], &words[number..bound], &words[bound..verdict], &words[verdict..]]
+        .map(|part| part.join(" "))
 }
 
 /// Each source file says its licence.
@@ -121,4 +145,20 @@ fn process(root: &Path) -> Outcome<Ran> {
 /// The daemon in release, which process tests run.
 pub fn build_daemon(root: &Path) -> Outcome<Ran> {
     runner::check(cargo(root, &["build", "--release", "--package", "cairn", "--bin", "cairn"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_stand_in_columns_with_their_units() {
+        let scores = ["seeds 30000 >=30000 ok", "gap after kill -9 1238 ms <=2000 ms miss", "nothing"];
+        let wanted = [
+            "seeds                30000  >=30000    ok",
+            "gap after kill -9  1238 ms  <=2000 ms  miss",
+            "nothing                                ",
+        ];
+        assert_eq!(scorecard(&scores.map(str::to_owned)), wanted.join("\n"));
+    }
 }

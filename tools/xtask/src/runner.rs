@@ -128,7 +128,12 @@ pub fn check(mut command: Command) -> Outcome<Ran> {
 }
 
 /// Runs a `cargo test` command: shows what it prints, and counts its tests.
-pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
+pub fn tests(root: &Path, command: Command) -> Outcome<Ran> {
+    count(root, command, |line| println!("{line}"))
+}
+
+/// The same, and `show` gets each line.
+fn count(root: &Path, mut command: Command, show: impl Fn(&str)) -> Outcome<Ran> {
     let skip_log = SkipLog::begin(root)?;
     command.env(SKIP_LOG, &skip_log.path).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
@@ -137,7 +142,7 @@ pub fn tests(root: &Path, mut command: Command) -> Outcome<Ran> {
     let mut failures = Failures::default();
     for line in BufReader::new(output).lines() {
         let line = line.map_err(|e| format!("output of {command:?}: {e}"))?;
-        println!("{line}");
+        show(&line);
         failures.take(&line);
         if let Some(tally) = Tally::of_result_line(&line) {
             ran.tally += tally;
@@ -204,7 +209,7 @@ mod tests {
             "-c",
             "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; echo 'score: x 1 2 miss'; exit 1",
         ]);
-        let ran = tests(&dir, command).expect("sh runs");
+        let ran = count(&dir, command, |_| ()).expect("sh runs");
         fs::remove_dir_all(&dir).expect("the test made it");
         assert_eq!(ran.tally, Tally { passed: 2, failed: 1, skipped: 0 });
         assert_eq!(ran.scores, ["x 1 2 miss"]);
@@ -217,7 +222,7 @@ mod tests {
         let script =
             format!("echo no etcd >> \"${SKIP_LOG}\"; echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
         command.args(["-c", &script]);
-        let ran = tests(&dir, command).expect("sh runs");
+        let ran = count(&dir, command, |_| ()).expect("sh runs");
         fs::remove_dir_all(&dir).expect("the test made it");
         assert_eq!(ran.tally, Tally { passed: 1, failed: 0, skipped: 1 });
         assert_eq!(ran.skips, ["no etcd"]);
