@@ -112,6 +112,10 @@ pub struct Replica<W, R> {
     change_committed: u64,
     reads: Reads<R>,
     leadership: Leadership,
+    /// The end of the log when this member became the only one, if that was in this run: members that are gone may
+    /// have answered what they had of it.
+    alone_after: u64,
+    was_alone: bool,
     /// The leader that was known last, and its term.
     led_by: Option<(u64, u64)>,
     applied: u64,
@@ -179,6 +183,8 @@ impl<W, R> Replica<W, R> {
             change_committed: 0,
             reads: Reads::new(config.boot_nonce),
             leadership: Leadership { term: promise.term, ..Leadership::default() },
+            alone_after: 0,
+            was_alone: true,
             led_by: None,
             applied: config.applied,
             campaign_at: Some(promise.commit),
@@ -575,9 +581,14 @@ impl<W, R> Replica<W, R> {
 
     /// True if something was proposed, which is to be handled.
     fn note_leadership(&mut self, now_ms: u64, effects: &mut Effects<W, R>) -> bool {
+        let alone = self.alone() && self.node.raft.prs().conf().learners().is_empty();
         let raft = &self.node.raft;
+        if alone && !self.was_alone {
+            self.alone_after = raft.raft_log.last_index();
+        }
+        self.was_alone = alone;
         let leads = raft.state == StateRole::Leader;
-        let alone = self.alone() && raft.prs().conf().learners().is_empty();
+        let alone = alone && self.applied >= self.alone_after;
         let now = Leadership { term: raft.term, leader: raft.leader_id, leads, alone };
         if now == self.leadership {
             return false;

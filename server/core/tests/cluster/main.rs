@@ -308,6 +308,37 @@ fn a_read_that_waits_while_another_takes_the_lead_is_refused() {
     assert!(cluster.member(3).reads.is_empty());
 }
 
+// rule: KV-24
+#[test]
+fn who_is_left_alone_is_so_once_it_applied_what_the_others_may_have_answered() {
+    let mut cluster = Cluster::led(2);
+    cluster.tick(1);
+    let removal = ConfChange { request_id: 9, ..change(Kind::Remove, 2) };
+    let (kind, data) = (EntryKind::ConfChangeV2, removal.encode());
+    let proposal = Proposal { id: 9, kind, leader_only: false, data, carried: "removal" };
+    cluster.step(1, Input::Propose(vec![proposal]));
+    cluster.propose(1, "seen by both", false);
+    cluster.now_ms += 10;
+    cluster.step(1, Input::Applied { index: 0 });
+    let last = cluster.last(1);
+    // Both entries are committed, and member 2 may have applied them; member 1 is slower.
+    for _ in 0..3 {
+        for (from, to) in [(1, 2), (2, 1)] {
+            let sent = std::mem::take(&mut cluster.member(from).effects.messages);
+            for message in sent {
+                cluster.step(to, Input::Received(Box::new(message)));
+            }
+            let batch = cluster.member(to).log.batches();
+            cluster.step(to, Input::Durable { batch });
+        }
+    }
+    assert_eq!(cluster.member(1).replica.committed(), last);
+    cluster.step(1, Input::ConfApplied { index: last - 1, change: Some(removal) });
+    assert!(!cluster.leadership(1).alone, "a read here would miss what was answered there");
+    cluster.step(1, Input::Applied { index: last });
+    assert!(cluster.leadership(1).alone);
+}
+
 #[test]
 fn what_a_cut_off_leader_appended_is_refused_when_others_took_its_place() {
     let mut cluster = Cluster::led(3);
