@@ -134,6 +134,9 @@ pub struct Cluster {
     kept: u64,
     /// Inputs may wait for others, to be handled in one turn.
     gathers: bool,
+    /// The first voter stays the only one, with learners: it wins in the step that raises its term, before anything is
+    /// synced.
+    lone: bool,
     digest: u64,
     weights: [u64; 12],
     stats: BareStats,
@@ -227,10 +230,11 @@ impl Cluster {
             members: Members::default(),
             voters_before: Vec::new(),
             sent: None,
-            crash_in: [10, 100, u64::MAX][rng.index(3)],
+            crash_in: [30, 300, u64::MAX][rng.index(3)],
             removed: BTreeMap::new(),
             kept: [0, 3, 50][rng.index(3)],
             gathers: rng.one_in(2),
+            lone: founders == 1,
             digest: 0xcbf2_9ce4_8422_2325,
             weights: [
                 200,
@@ -540,12 +544,13 @@ impl Cluster {
         let (voters, learners) = self.peers[at].applied.members.voters_and_learners();
         let runs = |id: &&u64| self.place_of(**id).is_some();
         // As the check of a member does it: there are enough to go on.
-        let enough = voters.iter().filter(runs).count() > voters.len().div_ceil(2);
+        let enough = self.lone || voters.iter().filter(runs).count() > voters.len().div_ceil(2);
         let room = self.peers.len() < MEMBERS_MAX && enough;
         let fresh = self.peers.len() as u64 + 1;
         let (kind, member) = match self.rng.below(6) {
-            0 if room => (Kind::AddVoter, fresh),
-            1 | 2 if room => (Kind::AddLearner, fresh),
+            0 if room && !self.lone => (Kind::AddVoter, fresh),
+            0..=2 if room => (Kind::AddLearner, fresh),
+            3 if self.lone => return Ok(()),
             3 if !learners.is_empty() && enough => (Kind::Promote, learners[self.rng.index(learners.len())]),
             4 if voters.len() > 1 && enough => (Kind::Remove, voters[self.rng.index(voters.len())]),
             5 if !learners.is_empty() => (Kind::Remove, learners[self.rng.index(learners.len())]),
