@@ -166,6 +166,7 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         election_ticks: election_ticks(config.heartbeat_ms, config.election_ms) as usize,
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
+        staggered: true,
         seed: draw(config.seed, 2),
         boot_nonce: draw(config.seed, 3),
         patience_ms: request_timeout_ms(config.heartbeat_ms, config.election_ms),

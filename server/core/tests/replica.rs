@@ -34,6 +34,7 @@ fn config(log: &MemLog, applied: u64, voters: Vec<u64>) -> ReplicaConfig {
         election_ticks: 10,
         heartbeat_ticks: 1,
         pre_vote: true,
+        staggered: true,
         seed: 1,
         boot_nonce: 99,
         patience_ms: 7_000,

@@ -65,6 +65,7 @@ impl<W, R> Replica<W, R> {
                 self.node
                     .apply_conf_change(&for_raft)
                     .expect("the state checked this change of the membership");
+                self.drawn_for = None;
             }
             if change.kind == Kind::Remove {
                 self.sending.remove(&change.member_id);

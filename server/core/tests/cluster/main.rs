@@ -54,6 +54,7 @@ fn replica(id: u64, log: &Arc<MemLog>, applied: u64, voters: Vec<u64>) -> Replic
         election_ticks: 10,
         heartbeat_ticks: 1,
         pre_vote: true,
+        staggered: true,
         seed: id,
         boot_nonce: id,
         patience_ms: 7_000,

@@ -35,6 +35,7 @@ fn config(seed: u64, applied: u64, voters: Vec<u64>, promise: Promise) -> Replic
         election_ticks: ELECTION_TICKS as usize,
         heartbeat_ticks: 1,
         pre_vote: true,
+        staggered: true,
         seed,
         boot_nonce: seed,
         patience_ms: 7_000,
@@ -66,6 +67,36 @@ fn an_election_waits_for_one_to_two_timeouts_and_a_leader_without_a_quorum_gives
     // Whether it hears of a quorum is looked at once a timeout.
     let lost = lost.expect("it gives up");
     assert!((ELECTION_TICKS..=2 * ELECTION_TICKS).contains(&lost), "after {lost} ticks");
+}
+
+/// Members of `n` that ask for votes once member 1 is lost, in their order, with the tick in which they do.
+fn who_asks(n: u64, also_lost: u64) -> Vec<(u64, u64)> {
+    let mut cluster = Cluster::led(n);
+    cluster.tick(1);
+    let mut asked: Vec<(u64, u64)> = Vec::new();
+    for tick in 1..2 * ELECTION_TICKS {
+        for id in (2..=n).filter(|id| *id != also_lost) {
+            cluster.step(id, Input::Tick);
+            let sent = std::mem::take(&mut cluster.member(id).effects.messages);
+            let asks = sent.iter().any(|message| message.kind == MessageKind::PreVote as i32);
+            if asks && asked.iter().all(|(known, _)| *known != id) {
+                asked.push((id, tick));
+            }
+        }
+    }
+    asked
+}
+
+// rule: RT-1
+#[test]
+fn voters_that_lose_a_leader_ask_for_votes_in_turn_and_the_first_soonest() {
+    let asked = who_asks(3, 0);
+    assert_eq!(asked[0], (2, ELECTION_TICKS + 1), "all others have waited for a timeout by then");
+    assert_eq!(asked[1].0, 3);
+    assert!((15..20).contains(&asked[1].1), "{asked:?}");
+    let order = |asked: Vec<(u64, u64)>| asked.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(order(who_asks(5, 0)), [2, 3, 4, 5]);
+    assert_eq!(order(who_asks(5, 2)), [3, 4, 5], "who is lost too is not waited for");
 }
 
 // rule: RT-2

@@ -92,6 +92,7 @@ impl Member {
             election_ticks: 10,
             heartbeat_ticks: 1,
             pre_vote: true,
+            staggered: true,
             seed: id,
             boot_nonce: id,
             patience_ms: 7_000,

@@ -134,6 +134,8 @@ pub struct Cluster {
     kept: u64,
     /// Inputs may wait for others, to be handled in one turn.
     gathers: bool,
+    /// Voters that lose a leader have turns. Without them more ask at once, and other mistakes show.
+    staggers: bool,
     /// The first voter stays the only one, with learners: it wins in the step that raises its term, before anything is
     /// synced.
     lone: bool,
@@ -234,6 +236,7 @@ impl Cluster {
             removed: BTreeMap::new(),
             kept: [0, 3, 50][rng.index(3)],
             gathers: rng.one_in(2),
+            staggers: rng.one_in(2),
             lone: founders == 1,
             digest: 0xcbf2_9ce4_8422_2325,
             weights: [
@@ -350,6 +353,7 @@ impl Cluster {
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 1,
             pre_vote: true,
+            staggered: self.staggers,
             seed,
             boot_nonce,
             patience_ms: PATIENCE_MS,
