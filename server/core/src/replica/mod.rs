@@ -42,6 +42,9 @@ use std::{
 
 /// Appends in flight to one follower (RT-1).
 const MESSAGES_IN_FLIGHT: usize = 512;
+/// Bytes of entries in each of them, one entry at least: so one that is far behind is read and sent 16 MiB ahead, and
+/// not what the log has. What a turn appends leaves together all the same (see `peer::gather`).
+const BYTES_PER_APPEND: usize = 32 << 10;
 /// Bytes of committed entries handed out at once.
 const COMMITTED_BYTES_MAX: u64 = 4 << 20;
 
@@ -157,7 +160,7 @@ impl<W, R> Replica<W, R> {
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: config.applied,
-            max_size_per_msg: BYTES_PER_MESSAGE as u64,
+            max_size_per_msg: BYTES_PER_APPEND as u64,
             max_inflight_msgs: MESSAGES_IN_FLIGHT,
             check_quorum: true,
             pre_vote: config.pre_vote,
@@ -373,10 +376,20 @@ impl<W, R> Replica<W, R> {
         let has_followers = raft.prs().iter().nth(1).is_some();
         let on_their_way = raft.raft_log.committed < raft.raft_log.last_index();
         let Some(due) = self.gathered.take_due(now_ms, has_followers && on_their_way) else { return };
-        let normal = |data| eraftpb::Entry { entry_type: EntryType::EntryNormal, data, ..Default::default() };
-        let (own, carried): (Vec<_>, Vec<_>) = due.own.into_iter().map(|p| (p.data, p.carried)).unzip();
-        let others = due.others.into_iter().map(|entry| entry.data);
-        self.append(own.into_iter().chain(others).map(normal).collect(), carried, effects);
+        let own = due.own.into_iter().map(|proposal| (proposal.data, Some(proposal.carried)));
+        let others = due.others.into_iter().map(|entry| (entry.data, None));
+        // Raft sends one append for each proposal, so none is to have more than fits.
+        let (mut entries, mut carried, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (data, kept) in own.chain(others) {
+            if bytes + data.len() > BYTES_PER_APPEND && !entries.is_empty() {
+                self.append(std::mem::take(&mut entries), std::mem::take(&mut carried), effects);
+                bytes = 0;
+            }
+            bytes += data.len();
+            entries.push(eraftpb::Entry { entry_type: EntryType::EntryNormal, data, ..Default::default() });
+            carried.extend(kept);
+        }
+        self.append(entries, carried, effects);
     }
 
     /// This member leads no more: what it had gathered is for the next leader.

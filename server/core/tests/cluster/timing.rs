@@ -294,6 +294,49 @@ fn at_most_512_appends_are_on_their_way_to_a_follower_and_each_has_at_most_one_m
     assert!(!bytes.is_empty() && bytes.iter().all(|bytes| *bytes <= 1 << 20), "{bytes:?}");
 }
 
+#[test]
+fn what_is_on_its_way_to_a_follower_that_is_far_behind_is_bounded_and_what_is_new_is_not_cut() {
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    cluster.cut = vec![(1, 2)];
+    for id in 1..=1_500 {
+        propose(&mut cluster, id, 16 << 10);
+        if id % 100 == 0 {
+            cluster.settle();
+        }
+    }
+    cluster.settle();
+    cluster.step(1, Input::Unreachable { peer: 2 });
+    cluster.cut.clear();
+    let (mut on_their_way, mut answered) = (0, false);
+    // One append is answered; what then leaves is not.
+    for _ in 0..4 {
+        cluster.step(1, Input::Tick);
+        for message in std::mem::take(&mut cluster.member(1).effects.messages) {
+            if message.to == 2 && !answered {
+                answered = !message.entries.is_empty();
+                cluster.step(2, Input::Received(Box::new(message)));
+            }
+        }
+        cluster.work(2);
+        for message in std::mem::take(&mut cluster.member(2).effects.messages) {
+            cluster.step(1, Input::Received(Box::new(message)));
+        }
+        let sent = cluster.member(1).effects.messages.iter().filter(|m| m.to == 2);
+        let bytes: usize = sent.flat_map(|m| &m.entries).map(|entry| entry.data.len()).sum();
+        on_their_way = on_their_way.max(bytes);
+    }
+    assert!((8 << 20..=16 << 20).contains(&on_their_way), "{on_their_way} bytes");
+
+    let mut cluster = Cluster::led(3);
+    cluster.tick(1);
+    let leader = cluster.members.get_mut(&1).expect("it leads");
+    let many = (1..=10).map(|id| put(id, 30 << 10)).collect();
+    leader.replica.step(0, Input::Propose(many), &mut leader.effects);
+    let sent = appends(&mut cluster);
+    assert_eq!(sent.iter().map(|m| m.entries.len()).collect::<Vec<_>>(), [10]);
+}
+
 // rule: CL-12
 #[test]
 fn a_change_of_the_membership_waits_at_its_leader_for_as_long_as_its_caller_does() {
