@@ -92,10 +92,17 @@ impl Store {
     /// [`Error::Io`] if there is no store or it cannot be read; [`Error::Format`] for one of a newer build;
     /// [`Error::Corrupt`] if no checkpoint can be used.
     pub fn open(vfs: &Arc<dyn Vfs>, dir: &Path, schema: Schema) -> Result<Store> {
+        Store::open_file(vfs, dir.join(FILE_NAME), schema)
+    }
+
+    /// The same of a tree file that may have another name.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open).
+    pub fn open_file(vfs: &Arc<dyn Vfs>, path: PathBuf, schema: Schema) -> Result<Store> {
         let vfs = Arc::clone(vfs);
         let options = Options { vfs, page_source: PageSourceKind::Pread, ..Options::default() };
         let trees = Arc::new(Trees::new(schema));
-        let path: PathBuf = dir.join(FILE_NAME);
         let mut looks = 1;
         loop {
             let handle =

@@ -11,6 +11,8 @@ use crate::{
     force::{ForceRefused, Forcing, forcing},
     ids::{ClusterId, MemberId},
     lessor::{Lessor, min_ttl_s},
+    mutants::planted,
+    repair::{self, KnownLog},
     replica::{
         Replica, ReplicaConfig, StartRefused, bootstrap_entries,
         conf::{ConfChange, Kind},
@@ -20,7 +22,7 @@ use crate::{
 };
 use cairn_engine::{
     Db, Error as EngineError, InstallId, Options,
-    wal::{Base, Evidence, Wal, WalOptions},
+    wal::{Base, Evidence, HardState, Wal, WalOptions},
 };
 use cairn_mvcc::{SCHEMA, Store};
 use cairn_proto::membershippb::{Member as MemberRecord, RaftAttributes};
@@ -77,6 +79,25 @@ pub enum BootError {
     )]
     LogMissing { dir: PathBuf, wal_dir: PathBuf },
     #[error(
+        "the store in {} was damaged and is {} now: this member gets another one from a peer, or is restored from a backup",
+        dir.display(),
+        aside.display()
+    )]
+    StoreAside { dir: PathBuf, aside: PathBuf },
+    /// The newest checkpoints are damaged, and the older one that is whole is of no use.
+    #[error(
+        "the store in {} is damaged: what is whole of it ends at index {applied}, and its log begins at {first}: bring it \
+         back, or restore from a backup",
+        dir.display()
+    )]
+    StoreBehind { dir: PathBuf, applied: u64, first: u64 },
+    /// Batches that were durable are lost.
+    #[error(
+        "{0}; what this member promised may be lost with it, so it does not go on under its id: remove the member and \
+         add it anew with an empty data directory; one that is alone is restored from a backup"
+    )]
+    LogDamaged(EngineError),
+    #[error(
         "the store in {} is missing, but the log in {} has a history: bring it back, or restore from a backup",
         dir.display(),
         wal_dir.display()
@@ -95,6 +116,17 @@ pub enum BootError {
     Force(#[from] ForceRefused),
     #[error("the first entry of the log: {0}")]
     FirstEntry(String),
+}
+
+impl BootError {
+    /// Whether it is the store alone that is damaged or gone aside, so that one of a peer can take its place.
+    pub fn is_of_store(&self) -> bool {
+        match self {
+            BootError::StoreAside { .. } | BootError::StoreBehind { .. } => true,
+            BootError::Engine(error) | BootError::State(Fatal::Engine(error)) => repair::is_of_store(error),
+            _ => false,
+        }
+    }
 }
 
 /// A member that is ready to run.
@@ -133,11 +165,18 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let mut wal_options = config.wal_options.clone();
     wal_options.member_id = member_id.0;
     wal_options.salt_seed = draw(config.seed, 1);
-    let store = config.dir.join("engine.db");
+    let store = repair::store_file(&config.dir);
     let has_store = vfs.exists(&store).map_err(|e| EngineError::io("look for", &store, None, e))?;
     let has_log = Wal::exists(&*vfs, &config.wal_dir)?;
     let Files { db, wal, applied } = match (has_store, has_log) {
         (true, true) => open_both(&config, wal_options)?,
+        (false, true) if repair::is_aside(&*vfs, &config.dir)? => {
+            let aside = repair::aside_file(&config.dir);
+            return Err(BootError::StoreAside { dir: config.dir, aside });
+        }
+        (false, false) if repair::is_aside(&*vfs, &config.dir)? => {
+            return Err(BootError::LogMissing { dir: config.dir, wal_dir: config.wal_dir });
+        }
         (true, false) => {
             return Err(BootError::LogMissing { dir: config.dir, wal_dir: config.wal_dir });
         }
@@ -160,7 +199,6 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         // Until its peers say so it helps them as before: they may not know yet.
         voters.push(member_id.0);
     }
-    let (_, hard_state) = wal.state();
     let replica_config = ReplicaConfig {
         id: member_id.0,
         election_ticks: election_ticks(config.heartbeat_ms, config.election_ms) as usize,
@@ -173,11 +211,22 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         applied: applied.0,
         voters,
         learners,
-        promise: Promise { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit },
+        promise: promise_of(&wal),
     };
     let log: Arc<dyn Log> = wal.clone();
     let replica = Replica::new(replica_config, log)?;
     Ok(Booted { member_id, cluster_id, forced, db, wal, state, lessor, replica })
+}
+
+/// What this member promised. The store of a peer may end in a term that it never heard of: it voted in none of those.
+fn promise_of(wal: &Wal) -> Promise {
+    let (_, HardState { term, vote, commit }) = wal.state();
+    match wal.term(wal.last_index()) {
+        Some(newer) if newer > term && !planted("repair-keeps-an-old-term") => {
+            Promise { term: newer, vote: 0, commit }
+        }
+        _ => Promise { term, vote, commit },
+    }
 }
 
 /// Appends what makes this member the only one, if there are others; up to where it is committed.
@@ -187,8 +236,7 @@ fn force(
     state: &State,
     member_id: MemberId,
 ) -> Result<Option<u64>, BootError> {
-    let (_, hard_state) = wal.state();
-    let promise = Promise { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
+    let promise = promise_of(wal);
     let members = state.cluster().members.clone();
     let (applied, _) = state.applied();
     let forcing = forcing(wal, members, member_id, &config.peer_urls, applied, promise)?;
@@ -202,8 +250,20 @@ fn open_both(config: &BootConfig, wal_options: WalOptions) -> Result<Files, Boot
     let (db, recovered) = Db::open(&config.dir, SCHEMA, config.options.clone())?;
     let (applied_index, applied_term) = (recovered.meta.applied_index, recovered.meta.applied_term);
     let evidence = Evidence { applied_index, applied_term, install: recovered.install_id };
-    let (wal, _) = Wal::open(&config.wal_dir, wal_options, evidence)?;
+    let (wal, _) = Wal::open(&config.wal_dir, wal_options, evidence).map_err(|error| {
+        if error.is_corrupt() { judge(config, applied_index, error) } else { error.into() }
+    })?;
     Ok(Files { db, wal, applied: (applied_index, applied_term) })
+}
+
+/// What it is that does not fit: a log that is whole by itself lost nothing.
+fn judge(config: &BootConfig, applied: u64, damage: EngineError) -> BootError {
+    match KnownLog::read(&*config.options.vfs, &config.wal_dir) {
+        Ok(log) if applied < log.wanted() => {
+            BootError::StoreBehind { dir: config.dir.clone(), applied, first: log.wanted() + 1 }
+        }
+        _ => BootError::LogDamaged(damage),
+    }
 }
 
 /// Makes a member, or goes on with the making that a crash cut short.

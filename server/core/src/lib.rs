@@ -20,6 +20,7 @@ pub mod lessor;
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
+pub mod repair;
 pub mod replica;
 pub mod state;
 pub mod version;

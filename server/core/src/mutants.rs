@@ -32,6 +32,12 @@ pub const ALL: &[(&str, &str)] = &[
     ("lease-not-extended-by-a-new-leader", "a new leader gives leases no new time"),
     ("end-of-any-lease-of-that-id", "the end of a lease hits a later one of the same id"),
     ("ended-lease-kept-alive", "a keep-alive of a lease that ended is answered as if it lived"),
+    ("repair-drops-the-log", "a store from a peer takes the log's place too, with all that was acknowledged"),
+    (
+        "repair-keeps-an-old-term",
+        "a member goes on in a term before that of the last entry in its peer's store",
+    ),
+    ("repair-takes-an-old-store", "a store from a peer is taken that ends before the log begins"),
     ("revoke-leaves-a-key", "the end of a lease leaves one of its keys"),
     ("alarm-not-stored", "an alarm is forgotten by a restart"),
     ("change-of-users-not-stored", "a role that is granted or revoked is forgotten by a restart"),

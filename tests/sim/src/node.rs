@@ -19,7 +19,7 @@ use cairn_core::{
     watch::{Caught, HistoryError, Hub, HubOptions, Plan, ReaderHistory, Step},
 };
 use cairn_engine::{
-    Db, Error,
+    Db, Error, Scrub,
     io::{Budget, Progress},
     wal::Wal,
 };
@@ -111,6 +111,8 @@ pub enum Sabotage {
     ProposedTwice,
     /// A leader answers reads without asking whether it still leads.
     ReadByLeader,
+    /// A member whose store is damaged comes back under its id with an empty directory.
+    RepairedWithoutItsLog,
 }
 
 impl Sabotage {
@@ -124,12 +126,13 @@ impl Sabotage {
     ];
 
     /// Those that are mistakes of a host among others, by name.
-    pub const OF_CLUSTERS: [(&str, Sabotage); 5] = [
+    pub const OF_CLUSTERS: [(&str, Sabotage); 6] = [
         ("cluster-durable-before-sync", Sabotage::DurableBeforeSync),
         ("cluster-read-without-asking", Sabotage::ReadBeforeLead),
         ("cluster-read-by-leader", Sabotage::ReadByLeader),
         ("cluster-clock-ahead", Sabotage::ClockAhead),
         ("cluster-proposed-twice", Sabotage::ProposedTwice),
+        ("cluster-repaired-without-its-log", Sabotage::RepairedWithoutItsLog),
     ];
 }
 
@@ -416,6 +419,20 @@ impl Node {
     /// Whether a checkpoint was begun and has not ended.
     pub fn is_in_checkpoint(&self) -> bool {
         self.freezing
+    }
+
+    /// Reads all that the newest checkpoint needs from the medium.
+    pub fn scrub(&self) -> Result<(), Error> {
+        let mut scrub = Scrub::default();
+        loop {
+            let step = self.db.scrub(&mut scrub, Budget::UNBOUNDED);
+            if let Some(damage) = step.damage.into_iter().next() {
+                return Err(damage.error);
+            }
+            if step.pass_ended {
+                return Ok(());
+            }
+        }
     }
 
     pub fn purge(&mut self, entries: usize, break_holds: bool) -> Result<PurgeProgress, Error> {

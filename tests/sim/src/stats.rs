@@ -78,4 +78,10 @@ counts! {
     removed,
     lost,
     changes_refused,
+    /// Stores that rotted; those of which no read of the newest checkpoint met that; those that were found damaged,
+    /// and those that a peer's took the place of.
+    rotted,
+    rot_unmet,
+    rot_found,
+    repaired,
 }

@@ -51,6 +51,10 @@ pub enum Action {
     Lose,
     /// A log is held against those of the others.
     Inspect,
+    /// A byte of a member's store changes on its disk.
+    Rot,
+    /// A member reads its store from the medium.
+    Scrub,
 }
 
 /// How many members a cluster begins with.
@@ -188,6 +192,10 @@ impl Swarm {
             if rng.one_in(4) {
                 weights.push((Lose, 1));
             }
+            // A draw of its own: the seeds without are what they were.
+            if rng.clone().one_in(5) {
+                weights.extend([(Rot, 2), (Scrub, 2)]);
+            }
         }
         let rates = match rng.below(4) {
             1 if cluster => vec![90, 100, 110],
@@ -231,6 +239,11 @@ impl Swarm {
             batch_bytes: one_of(rng, &[4 << 10, 8 << 20]),
             cache_bytes: one_of(rng, &[0, 4 << 10, 16 << 20]),
         }
+    }
+
+    /// Whether stores rot.
+    pub fn rots(&self) -> bool {
+        self.weights.iter().any(|(action, _)| *action == Action::Rot)
     }
 
     pub fn options(&self, vfs: Arc<dyn Vfs>) -> Options {

@@ -105,6 +105,10 @@ fn a_run_that_fails_is_made_short_and_fails_again() {
 
 /// Those of the runs in which clients are users, and change users.
 const SEEDS_OF_USERS: u64 = 200;
+/// Those in which stores of a minority rot.
+const SEEDS_OF_ROT: u64 = 200;
+/// Stores that are found damaged in them, and have to be whole again.
+const REPAIRS: u64 = 200;
 
 // rule: AU-4, AU-20, AU-21
 #[test]
@@ -128,4 +132,21 @@ fn r03_users_rights_and_the_auth_revision_are_the_same_on_all_members() {
     for (what, count, a_hundred) in floors {
         assert!(count * 100 >= a_hundred * SEEDS_OF_USERS, "only {count} {what} in {SEEDS_OF_USERS} seeds");
     }
+}
+
+// R30 of the test plan.
+#[test]
+fn r30_a_minority_whose_stores_rot_is_whole_again_without_an_operator() {
+    let mut all = Stats::default();
+    let seeds = (1..).filter(|seed| World::new(*seed, Founders::Drawn, false).has_rot());
+    for seed in seeds.take(SEEDS_OF_ROT as usize) {
+        let (stats, _) = run(World::new(seed, Founders::Drawn, false)).unwrap_or_else(|v| failed(&v));
+        all.add(&stats);
+    }
+    println!("{SEEDS_OF_ROT} seeds with rot: {all:?}");
+    let Stats { rotted, rot_unmet, rot_found, repaired, .. } = all;
+    println!("{rotted} stores rotted: {rot_found} were found, {rot_unmet} where nothing is");
+    assert!(repaired >= rot_found, "{rot_found} stores were damaged, {repaired} were replaced");
+    println!("score: minority damage repaired {repaired} >={REPAIRS} ok");
+    assert!(repaired >= REPAIRS, "only {repaired} of {rotted}");
 }

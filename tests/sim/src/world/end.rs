@@ -40,7 +40,7 @@ impl World {
                 if self.hosts[at].node.is_none() && !self.hosts[at].gone {
                     let booted = self.boot(at);
                     self.settle(at, booted)?;
-                    if self.hosts[at].boots > boots_max + self.stats.installs {
+                    if self.hosts[at].boots > boots_max + self.stats.installs + self.stats.rot_found {
                         return Err(self.violation(format!("member {at} does not start without faults")));
                     }
                 }
@@ -121,6 +121,9 @@ impl World {
         while !self.unread.is_empty() {
             self.answer()?;
         }
+        if self.hosts[at].rotten {
+            self.scrub(at)?;
+        }
         self.node(at).purge(1000, false)?;
         self.checkpoint(at)?;
         self.transfer(at)
@@ -145,7 +148,7 @@ impl World {
             && self.transfers.is_empty()
             && self.model.leases().is_empty()
             && self.model.alarms(pb::AlarmType::None as i32).is_empty()
-            && self.hosts.iter().all(rests)
+            && self.hosts.iter().all(|host| rests(host) && !host.rotten)
             && leaders.count() == 1
             && self.watch_clients.iter().all(told)
     }

@@ -24,7 +24,7 @@ use cairn_mvcc::PurgeProgress;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 pub(super) const DIR: &str = "/data/member";
-const WAL_DIR: &str = "/data/member/wal";
+pub(super) const WAL_DIR: &str = "/data/member/wal";
 const TOKEN: &str = "sim";
 const TICK_MS: u64 = 100;
 /// A member that was removed goes on for as long, so that its peers hear what it knows (CL-4).
@@ -42,6 +42,8 @@ pub(super) struct Host {
     pub gone: bool,
     /// Its machine is lost, and it is still one of the members.
     pub lost: bool,
+    /// A byte of its store changed, and nobody has noticed yet.
+    pub rotten: bool,
     /// It was removed and ends then.
     pub ends_ms: Option<u64>,
     pub paused_until_ms: u64,
@@ -72,6 +74,7 @@ impl Host {
             node: None,
             gone: false,
             lost: false,
+            rotten: false,
             ends_ms: None,
             paused_until_ms: 0,
             rate: 100,
@@ -90,6 +93,11 @@ impl Host {
         Host::new(MemberId::at_bootstrap(&urls(at), TOKEN), urls(at), Start::New { others })
     }
 
+    /// From now on it starts as one that was added and has nothing.
+    pub fn join_again(&mut self, cluster_id: ClusterId) {
+        self.start = Start::Join { member_id: MemberId(self.id), cluster_id };
+    }
+
     /// One that was added to a cluster that runs.
     pub fn joining(id: u64, peer_urls: Vec<String>, cluster_id: ClusterId) -> Host {
         let member_id = MemberId(id);
@@ -99,6 +107,9 @@ impl Host {
 
 impl World {
     pub(super) fn boot(&mut self, at: usize) -> Result<(), Ended> {
+        if !self.has_store(at)? {
+            return Ok(());
+        }
         let host = &mut self.hosts[at];
         host.boots += 1;
         let vfs: Arc<dyn Vfs> = Arc::new(host.vfs.clone());
@@ -120,13 +131,17 @@ impl World {
         // The member's own requests are numbered by member and boot.
         let own = ((at as u64) << 16) + host.boots;
         let booted = Node::boot(config, self.swarm.hub.clone(), own, self.sabotage);
-        let node = booted.map_err(|e| Ended::Failed(format!("start: {e}")))?;
+        let node = booted.map_err(|e| {
+            let (damaged, why) = (e.is_of_store(), format!("start: {e}"));
+            if damaged { Ended::Damaged(why) } else { Ended::Failed(why) }
+        })?;
         let (last, known) = (node.wal.last_index(), self.log.len() as u64);
         if self.founders == Founders::Of(1) && last < known {
             return broken(format!("the log ends at {last}, but {known} entries were applied"));
         }
         let (size, saved) = (node.db.size(), self.hosts[at].size_saved);
-        if size < saved {
+        // Damage may have made it begin with an older checkpoint.
+        if size < saved && !self.hosts[at].rotten {
             return broken(format!("the size is {size} after a start, and was {saved}"));
         }
         self.hosts[at].size = size;

@@ -12,7 +12,8 @@
 //!              term are the same on all members, with all that comes before them; what is applied is durable at
 //!              a majority;
 //!           6. the size that a quota counts falls by a defragmentation alone, and a restart keeps it;
-//!           7. without faults all members come to the same state, everything is answered, and who was removed ends.
+//!           7. a member whose store rotted serves nothing of that, and is whole again with its log and its votes;
+//!           8. without faults all members come to the same state, everything is answered, and who was removed ends.
 //! Never     draws from anything but its seed: a failing run is repeated from it.
 
 mod changes;
@@ -21,6 +22,7 @@ mod end;
 mod members;
 mod raft;
 mod record;
+mod rot;
 mod snapshots;
 mod watch;
 
@@ -81,6 +83,8 @@ impl std::error::Error for Violation {}
 enum Ended {
     /// A member failed, as it does on a failed write, and is to be started anew.
     Failed(String),
+    /// A member did not start, for what is wrong with its store.
+    Damaged(String),
     Broken(String),
 }
 
@@ -226,6 +230,11 @@ impl World {
         self.swarm.users
     }
 
+    /// Whether stores rot.
+    pub fn has_rot(&self) -> bool {
+        self.swarm.rots()
+    }
+
     /// Runs the whole seed: faults first, then a quiet end in which everything must come to rest.
     ///
     /// # Errors
@@ -303,17 +312,22 @@ impl World {
         {
             return Err(self.violation(format!("member {at}: {what}")));
         }
+        let damaged = matches!(done, Err(Ended::Damaged(_)));
         match done {
             Ok(()) => Ok(()),
             Err(Ended::Broken(what)) => Err(self.violation(format!("member {at}: {what}"))),
-            Err(Ended::Failed(why)) => {
+            Err(Ended::Failed(why) | Ended::Damaged(why)) => {
+                let found = self.finds_rot(at, damaged, &why);
                 let host = &self.hosts[at];
-                if !host.faulty && !host.vfs.fault_fired() {
+                if !host.faulty && !host.vfs.fault_fired() && !found {
                     return Err(self.violation(format!("member {at} failed without a fault: {why}")));
                 }
                 self.stats.failures += 1;
                 self.note(format_args!("member {at} failed: {why}"));
                 self.crash(at);
+                if found {
+                    self.set_aside(at);
+                }
                 Ok(())
             }
         }
@@ -384,6 +398,11 @@ impl World {
                 Ok(())
             }
             Action::Inspect => self.inspect(at, INSPECTED_MAX),
+            Action::Rot => {
+                self.rot(at);
+                Ok(())
+            }
+            Action::Scrub => self.scrub(at),
             Action::Time | Action::Partition | Action::Calm => unreachable!("done above"),
         }
     }
