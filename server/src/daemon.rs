@@ -10,6 +10,7 @@ use crate::{
     ETCD_VERSION,
     bootstrap::{self, Beginning},
     config::{Config, given::Remark, help::go_arch, tls::TlsConfig, value::format_duration},
+    discovery,
     exit::ExitStatus,
     failed::{failed, not_started, status_of, status_of_failure},
     front::{Front, Role, Secure, Unhealthy},
@@ -106,6 +107,10 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     let (secure, reach) = match open_tls(&config, &log) {
         Ok(opened) => opened,
         Err(end) => return end,
+    };
+    let config = match discovery::complete(config, &log).await {
+        Ok(config) => config,
+        Err(error) => return not_started(&log, ExitStatus::Refused, &error.to_string()),
     };
     let beginning = match bootstrap::beginning(&config, &reach).await {
         Ok(beginning) => beginning,

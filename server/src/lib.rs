@@ -9,6 +9,7 @@ mod bootstrap;
 pub mod cert;
 pub mod config;
 pub mod daemon;
+pub mod discovery;
 pub mod exit;
 pub mod failed;
 mod files;

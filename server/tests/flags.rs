@@ -53,6 +53,7 @@ const ADVERTISED: &str = "--advertise-client-urls=https://127.0.0.1:1";
 const HTTPS_PEER: &str = "--listen-peer-urls=https://127.0.0.1:1";
 const SHOWN: &[&str] = &["--cert-file=c", "--key-file=k", HTTPS, ADVERTISED];
 const CHECKED: &[&str] = &["--trusted-ca-file=ca", "--cert-file=c", "--key-file=k", HTTPS, ADVERTISED];
+const DISCOVERED: &[&str] = &["--discovery-token=t", "--discovery-endpoints=http://127.0.0.1:1"];
 const CHECKED_PEERS: &[&str] =
     &["--peer-trusted-ca-file=ca", "--peer-cert-file=c", "--peer-key-file=k", HTTPS_PEER];
 
@@ -65,6 +66,34 @@ fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
         "cors" => ("http://a.example:80", &[]),
         "initial-cluster" => ("default=http://localhost:2380", &[]),
         "initial-cluster-state" => ("existing", &[]),
+        "discovery-endpoints" => ("http://127.0.0.1:1", &["--discovery-token=t"]),
+        "discovery-srv-name" => ("other", &["--discovery-srv=example.com"]),
+        "discovery-srv-server" => ("127.0.0.1:53", &["--discovery-srv=example.com"]),
+        "discovery-token" => ("other", &["--discovery-endpoints=http://127.0.0.1:1"]),
+        "discovery-insecure-transport" => (
+            "false",
+            &["--discovery-token=t", "--discovery-endpoints=a:1", "--discovery-insecure-skip-tls-verify"],
+        ),
+        "discovery-cert" => (
+            "other",
+            &["--discovery-token=t", "--discovery-endpoints=http://127.0.0.1:1", "--discovery-key=k"],
+        ),
+        "discovery-key" => (
+            "other",
+            &["--discovery-token=t", "--discovery-endpoints=http://127.0.0.1:1", "--discovery-cert=c"],
+        ),
+        "discovery-user" => ("u:p", DISCOVERED),
+        "discovery-password" => (
+            "other",
+            &["--discovery-token=t", "--discovery-endpoints=http://127.0.0.1:1", "--discovery-user=u"],
+        ),
+        "discovery-insecure-skip-tls-verify" => {
+            ("true", &["--discovery-token=t", "--discovery-endpoints=https://a:1"])
+        }
+        "discovery-srv" => ("example.com", &[]),
+        name if name.starts_with("discovery-") && name != "discovery-fallback" => {
+            (if flag.kind == Kind::Duration { "7s" } else { "other" }, DISCOVERED)
+        }
         "auto-compaction-mode" => ("revision", &["--auto-compaction-retention=7"]),
         "auto-compaction-retention" => ("7h", &[]),
         "auth-token" => ("", &[]),
@@ -108,6 +137,7 @@ fn example(flag: &Flag) -> (&'static str, &'static [&'static str]) {
 /// For a flag of which some values are refused: one of them.
 fn refused_example(name: &str) -> Option<&'static str> {
     match name {
+        "discovery-endpoints" => Some("https://127.0.0.1:1"),
         "initial-cluster" => Some("default=http://localhost:2380,other=https://localhost:2381"),
         _ => None,
     }
@@ -427,7 +457,10 @@ fn bad_configurations_are_refused_with_the_flag() {
             "--auth-token=jwt,sign-method=HS256,ttl=5: ttl is no duration that is not negative",
         ),
         ("--max-request-bytes=4294967296", "--max-request-bytes=4294967296 is more than a message can hold"),
-        ("--discovery-srv=example.com", "--discovery-srv=example.com is refused: discovery is not there yet"),
+        (
+            "--discovery-fallback=proxy",
+            "--discovery-fallback=proxy is refused: v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
     ] {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         assert_eq!(judge(&arguments).map(|_| ()), Err(ConfigError(text.into())), "{line}");

@@ -55,11 +55,16 @@ pub fn initial_cluster(
     config: &Config,
     given: Option<&str>,
 ) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
+    let given = given.filter(|text| !text.is_empty() && !config.has_member() && config.discovery.is_none());
+    match given {
+        Some(text) => check_members(config, text),
+        None => Ok(BTreeMap::from([(config.name.clone(), config.advertise_peer.clone())])),
+    }
+}
+
+/// BO-2, BO-3, of a list that is there.
+pub fn check_members(config: &Config, text: &str) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
     let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let Some(text) = given.filter(|text| !text.is_empty() && !config.has_member()) else {
-        members.insert(config.name.clone(), config.advertise_peer.clone());
-        return Ok(members);
-    };
     let mut urls = BTreeSet::new();
     for entry in value::parse_list(text) {
         let (name, url) = entry.split_once('=').unwrap_or((entry.as_str(), ""));

@@ -206,7 +206,16 @@ impl Given {
     }
 }
 
+/// Flags of the discovery service that was a web page (DI-7).
+const GONE: [&str; 2] = ["discovery", "discovery-proxy"];
+
 fn undefined(name: &str) -> GivenError {
+    if GONE.contains(&name) {
+        return GivenError::Syntax(format!(
+            "flag provided but not defined: -{name} (discovery of version 2 is gone: use --discovery-token and \
+             --discovery-endpoints)"
+        ));
+    }
     let hint = value::nearest(name, FLAGS.iter().map(|flag| flag.name));
     let hint = hint.map(|near| format!(" (did you mean --{near}?)")).unwrap_or_default();
     GivenError::Syntax(format!("flag provided but not defined: -{name}{hint}"))
@@ -267,6 +276,11 @@ mod tests {
     fn mistakes_are_told_as_go_tells_them() {
         for (line, text) in [
             ("--frob", "flag provided but not defined: -frob"),
+            (
+                "--discovery=https://d",
+                "flag provided but not defined: -discovery (discovery of version 2 is gone: use --discovery-token and \
+                 --discovery-endpoints)",
+            ),
             ("-data-dri=x", "flag provided but not defined: -data-dri (did you mean --data-dir?)"),
             ("--name", "flag needs an argument: -name"),
             ("--=x", "bad flag syntax: --=x"),

@@ -7,6 +7,7 @@
 //! Never     opens a socket or makes a directory.
 
 mod cluster;
+mod discovery;
 pub mod file;
 pub mod flags;
 mod gates;
@@ -16,10 +17,11 @@ pub mod tls;
 pub mod urls;
 pub mod value;
 
-pub use cluster::same_url;
+pub use cluster::{check_members, same_url};
 pub use gates::Gates;
 
 use crate::{
+    discovery::Discovery,
     jwt::{JwtConfig, Method},
     member::{AuthConfig, CompareConfig, TokenKind},
     tls::settings::Dialled,
@@ -100,6 +102,8 @@ pub struct Config {
     pub downgrade_check: Duration,
     /// Whether a member that has data goes on without all others.
     pub force_new_cluster: bool,
+    /// How the members are found that the cluster begins with, if they are not named.
+    pub discovery: Option<Discovery>,
     /// `--initial-cluster`: the members that the cluster begins with, by name.
     pub initial_cluster: BTreeMap<String, Vec<String>>,
     pub auto_compaction: AutoCompaction,
@@ -207,6 +211,7 @@ impl Config {
         let client_tls = tls::client(&read, &of_clients, &listen_metrics, &data_dir, &mut remarks)?;
         let of_peers: Vec<&ListenUrl> = listen_peer.iter().collect();
         let (peer_tls, dialled_tls) = tls::peer(&read, &of_peers, &data_dir, &mut remarks)?;
+        let found_cluster = found_cluster(&read)?;
         let config = Config {
             wal_dir: Some(PathBuf::from(read.text("wal-dir"))).filter(|dir| !dir.as_os_str().is_empty()),
             heartbeat_ms,
@@ -246,7 +251,8 @@ impl Config {
             hosts: AllowList::new(read.text("host-whitelist")),
             advertise_client: read.announced("advertise-client-urls")?,
             cluster_token: read.text("initial-cluster-token").to_owned(),
-            found_cluster: found_cluster(&read)?,
+            found_cluster,
+            discovery: discovery::discovery(&read, found_cluster)?,
             downgrade_check: read.duration("downgrade-check-time")?,
             force_new_cluster: read.bool("force-new-cluster"),
             initial_cluster: BTreeMap::new(),

@@ -5,6 +5,7 @@ mod auth;
 mod bootstrap;
 mod certs;
 mod cluster;
+mod discovery;
 mod divergence;
 mod dos;
 mod election;
