@@ -77,7 +77,9 @@ impl DialError {
         match self {
             DialError::Reach(ReachError::Tls(refused)) => refused.has_advice(),
             DialError::Reach(ReachError::Untrusted(_) | ReachError::Url(_)) => true,
-            DialError::Refused { status, .. } => *status == StatusCode::PRECONDITION_FAILED,
+            DialError::Refused { status, .. } => {
+                matches!(*status, StatusCode::PRECONDITION_FAILED | StatusCode::NOT_FOUND)
+            }
             _ => false,
         }
     }
