@@ -13,17 +13,22 @@ use std::collections::BTreeSet;
 use tonic::Code;
 
 /// What a member tells: the versions of its build, of the cluster and of its store, and the target of a downgrade.
+/// Clients and peers are asked one after the other, and again if something changed in between.
 async fn told(place: &Place) -> [String; 4] {
-    let status = place.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
-    let peers = crate::membership::ask(&place.peer, "GET", "/version", "").await.1;
-    let peers: serde_json::Value = serde_json::from_str(&peers).expect("JSON");
-    let text = |key: &str| peers[key].as_str().expect("a text").to_owned();
-    assert_eq!(text("etcdserver"), status.version);
-    let info = status.downgrade_info.expect("always there");
-    assert_eq!(info.enabled, !info.target_version.is_empty());
-    let storage = Some(text("storage")).filter(|told| told != "unknown").unwrap_or_default();
-    assert_eq!(storage, status.storage_version);
-    [status.version, text("etcdcluster"), storage, info.target_version]
+    until(|| async {
+        let status =
+            place.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
+        let peers = crate::membership::ask(&place.peer, "GET", "/version", "").await.1;
+        let peers: serde_json::Value = serde_json::from_str(&peers).expect("JSON");
+        let text = |key: &str| peers[key].as_str().expect("a text").to_owned();
+        assert_eq!(text("etcdserver"), status.version);
+        let info = status.downgrade_info.expect("always there");
+        assert_eq!(info.enabled, !info.target_version.is_empty());
+        let storage = Some(text("storage")).filter(|told| told != "unknown").unwrap_or_default();
+        let same = storage == status.storage_version;
+        same.then(|| [status.version, text("etcdcluster"), storage, info.target_version])
+    })
+    .await
 }
 
 /// Waits until all members tell this.
