@@ -136,7 +136,7 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
     if front.config.auth.tokens == TokenKind::Simple {
         log.warn("simple token is not cryptographically signed", &[]);
     }
-    let member = match open(&front.config, beginning, reach, Arc::new(observer), &log).await {
+    let member = match open(&front, beginning, reach, Arc::new(observer), &log).await {
         Ok(member) => member,
         Err(end) => return end,
     };
@@ -201,21 +201,61 @@ async fn live(config: Config, log: Log, connections_max: usize) -> End {
 }
 
 async fn open(
-    config: &Config,
+    front: &Front,
     beginning: Beginning,
     reach: Reach,
     observer: Arc<Watcher>,
     log: &Log,
 ) -> Result<Member, End> {
+    let config = &front.config;
     let refused = |error: StartError| not_started(log, status_of(&error), &error.to_string());
-    match Member::open(member_config(config, beginning, reach.clone()), observer.clone()).await {
+    let member = member_config(config, beginning, reach.clone());
+    match Member::open(member.clone(), observer.clone()).await {
         // It was to join a cluster, and ended before it heard anything of it.
         Err(StartError::Boot(BootError::FirstEntry(_))) if !config.found_cluster => {}
+        Err(StartError::Boot(error)) if error.is_of_store() && !config.force_new_cluster => {
+            return Err(repair(front, &member, &error, &observer, log).await);
+        }
         opened => return opened.map_err(refused),
     }
     let beginning =
         bootstrap::join(config, &reach).await.map_err(|text| not_started(log, ExitStatus::Refused, &text))?;
     Member::open(member_config(config, beginning, reach), observer).await.map_err(refused)
+}
+
+/// The store is damaged: a peer's takes its place, and the process starts anew over it. A member that is alone has
+/// nobody to ask.
+async fn repair(
+    front: &Front,
+    member: &MemberConfig,
+    error: &BootError,
+    observer: &Watcher,
+    log: &Log,
+) -> End {
+    let mut urls = member.named_peers.clone();
+    urls.extend(Member::others_named(member));
+    urls.sort_unstable();
+    urls.dedup();
+    let refused = |error: &StartError| not_started(log, status_of(error), &error.to_string());
+    if urls.is_empty() {
+        return not_started(log, ExitStatus::DataDamaged, &error.to_string());
+    }
+    match Member::set_aside(member) {
+        Ok(aside) => say_aside(log, &aside, &error.to_string()),
+        Err(error) => return refused(&error),
+    }
+    match Member::repair(member, &urls, observer, |taker| front.take_store(taker)).await {
+        Ok(()) => {
+            log.info("the member starts anew from the store of a peer", &[]);
+            End::Again
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn say_aside(log: &Log, aside: &Path, error: &str) {
+    let fields = [("file", aside.display().to_string().into()), ("error", error.into())];
+    log.warn("the store is damaged and set aside; the member gets another one from a peer", &fields);
 }
 
 /// DD-1: what others may read is told, and closed where it is the member's own (S06).
@@ -299,10 +339,21 @@ async fn ended_by_itself(log: &Log, member: Member, ended: &Ended) -> End {
                 failed(log, status_of_failure(kind), &format!("the snapshot cannot be installed: {text}"))
             }
         },
+        Ended::Damaged(Failure { text, .. }) => match member.set_own_aside().await {
+            Ok(aside) => {
+                say_aside(log, &aside, text);
+                End::Again
+            }
+            Err(Failure { kind, text }) => failed(
+                log,
+                status_of_failure(kind),
+                &format!("the damaged store cannot be set aside: {text}"),
+            ),
+        },
         Ended::Failed(Failure { kind, text }) => {
             let advice = match kind {
                 // The text says what to do.
-                FailureKind::DiskFull | FailureKind::Damaged => "",
+                FailureKind::DiskFull | FailureKind::Damaged | FailureKind::StoreDamaged => "",
                 FailureKind::Other => ": start it again to recover from its log",
             };
             failed(log, status_of_failure(*kind), &format!("the member stopped: {text}{advice}"))
@@ -484,7 +535,7 @@ fn member_config(config: &Config, beginning: Beginning, reach: Reach) -> MemberC
         start: beginning.start,
         force_new_cluster: config.force_new_cluster,
         known_peers: beginning.peers,
-        named_peers: bootstrap::others(config).flatten().cloned().collect(),
+        named_peers: bootstrap::others(config).flatten().chain(&config.others_named).cloned().collect(),
         reach,
         name: config.name.clone(),
         wal_dir: config.wal_dir.clone(),

@@ -51,6 +51,7 @@ pub fn status_of(error: &StartError) -> ExitStatus {
         ) => ExitStatus::Refused,
         StartError::Boot(
             BootError::Engine(error)
+            | BootError::LogDamaged(error)
             | BootError::Log(LogError::Engine(error))
             | BootError::Force(ForceRefused::Log(LogError::Engine(error)))
             | BootError::State(Fatal::Engine(error)),
@@ -65,7 +66,7 @@ pub fn status_of(error: &StartError) -> ExitStatus {
 pub fn status_of_failure(kind: FailureKind) -> ExitStatus {
     match kind {
         FailureKind::DiskFull => ExitStatus::DiskFull,
-        FailureKind::Damaged => ExitStatus::DataDamaged,
+        FailureKind::Damaged | FailureKind::StoreDamaged => ExitStatus::DataDamaged,
         FailureKind::Other => ExitStatus::Failed,
     }
 }

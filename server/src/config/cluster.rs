@@ -100,6 +100,17 @@ pub fn check_members(config: &Config, text: &str) -> Result<BTreeMap<String, Vec
     check_reach(config, members)
 }
 
+/// The peer URLs in `--initial-cluster` that are not this member's own, as far as they can be read.
+pub fn others_named(config: &Config, text: &str) -> Vec<String> {
+    let entries = value::parse_list(text);
+    let others = entries.iter().filter_map(|entry| entry.split_once('=')).filter(|(name, url)| {
+        *name != config.name
+            && urls::parse_peer(url).is_ok()
+            && !config.advertise_peer.iter().any(|own| own == url)
+    });
+    others.map(|(_, url)| url.to_owned()).collect()
+}
+
 /// Whether the other members can be dialled, by what is known of TLS.
 fn check_reach(
     config: &Config,

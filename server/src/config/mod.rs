@@ -26,7 +26,7 @@ use crate::{
     member::{AuthConfig, CompareConfig, TokenKind},
     tls::settings::Dialled,
 };
-use cairn_core::AutoCompaction;
+use cairn_core::{AutoCompaction, repair};
 use flags::{Class, FLAGS};
 use given::{Given, Remark};
 use std::{
@@ -106,6 +106,9 @@ pub struct Config {
     pub discovery: Option<Discovery>,
     /// `--initial-cluster`: the members that the cluster begins with, by name.
     pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// Peer URLs of others in it, also where a member with data passes over it: whom it asks about callers that it
+    /// does not know, and for a store if it loses its own.
+    pub others_named: Vec<String>,
     pub auto_compaction: AutoCompaction,
     pub progress_interval: Duration,
     pub auth: AuthConfig,
@@ -256,6 +259,7 @@ impl Config {
             downgrade_check: read.duration("downgrade-check-time")?,
             force_new_cluster: read.bool("force-new-cluster"),
             initial_cluster: BTreeMap::new(),
+            others_named: Vec::new(),
             auto_compaction: auto_compaction(&read)?,
             progress_interval: match read.duration("watch-progress-notify-interval")? {
                 Duration::ZERO => PROGRESS_DEFAULT,
@@ -282,12 +286,14 @@ impl Config {
             return refuse("--listen-client-urls and --listen-peer-urls need at least one URL each");
         }
         let initial_cluster = cluster::initial_cluster(&config, given.text("initial-cluster"))?;
-        Ok((Config { initial_cluster, ..config }, remarks))
+        let others_named = cluster::others_named(&config, given.text("initial-cluster").unwrap_or_default());
+        Ok((Config { initial_cluster, others_named, ..config }, remarks))
     }
 
     /// Whether the data directory is that of a member: it knows who it is, whatever it is told (BO-1).
     pub fn has_member(&self) -> bool {
-        self.data_dir.join("member").join("engine.db").exists()
+        let dir = self.data_dir.join("member");
+        repair::store_file(&dir).exists() || repair::aside_file(&dir).exists()
     }
 }
 

@@ -13,7 +13,10 @@ pub mod web;
 use crate::{
     config::Config,
     log::Log,
-    member::{Member, peers},
+    member::{
+        Member,
+        peers::{self, repair::Taker},
+    },
     metrics::Metrics,
     tls::Tls,
 };
@@ -84,6 +87,8 @@ pub struct Front {
     /// The member, from when it talks to its peers on.
     running: OnceLock<Member>,
     member: OnceLock<Member>,
+    /// What answers peers while the member gets another store.
+    taker: OnceLock<Arc<Taker>>,
     /// True once the process is to end: streams end, waiting calls give up.
     stopping: watch::Sender<bool>,
     /// True while no leader has been known for three election timeouts (LIMIT-12).
@@ -114,6 +119,7 @@ impl Front {
             metrics,
             running: OnceLock::new(),
             member: OnceLock::new(),
+            taker: OnceLock::new(),
             stopping: watch::Sender::new(false),
             leaderless: watch::Sender::new(false),
             unhealthy: Mutex::new(Unhealthy::Starting as u8),
@@ -124,6 +130,11 @@ impl Front {
     /// The member runs: its peers may talk to it.
     pub fn admit_peers(&self, member: Member) {
         assert!(self.running.set(member).is_ok(), "a member begins to run once");
+    }
+
+    /// The member gets another store before it runs.
+    pub fn take_store(&self, taker: Arc<Taker>) {
+        assert!(self.taker.set(taker).is_ok(), "a process gets one store at most");
     }
 
     /// The member, once it runs.
@@ -232,9 +243,10 @@ fn answer(
 }
 
 async fn answer_peer(front: &Front, request: Request<Incoming>) -> Response<Body> {
-    match front.running() {
-        Some(member) => peers::serve(member, request).await,
-        None => web::starting(),
+    match (front.running(), front.taker.get()) {
+        (Some(member), _) => peers::serve(member, request).await,
+        (None, Some(taker)) => taker.serve(request).await,
+        (None, None) => web::starting(),
     }
 }
 

@@ -15,6 +15,7 @@ use cairn_core::{
     AutoCompaction, ClusterId, MemberId, Version,
     boot::{BootError, Start, election_ticks, request_timeout_ms},
     command::CommandKind,
+    repair::is_of_store,
     replica::{Stopped, log::LogError},
     state::{Fatal, LeaseChanges},
     watch::HistoryError,
@@ -174,6 +175,8 @@ pub enum Ended {
     Removed,
     /// A snapshot is to take the place of its store: [`super::Member::install`], and then it starts anew.
     Replaced,
+    /// Its store is damaged, and the others go on: it is to be set aside, and a start then gets one from a peer.
+    Damaged(Failure),
     Failed(Failure),
 }
 
@@ -192,6 +195,8 @@ pub enum FailureKind {
     DiskFull,
     /// A file is damaged.
     Damaged,
+    /// The store is, and the log is not known to be.
+    StoreDamaged,
     Other,
 }
 
@@ -205,6 +210,7 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Failure {
         let kind = match &error {
             full if full.is_full() => FailureKind::DiskFull,
+            damaged if is_of_store(damaged) => FailureKind::StoreDamaged,
             damaged if damaged.is_corrupt() => FailureKind::Damaged,
             _ => FailureKind::Other,
         };

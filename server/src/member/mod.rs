@@ -45,6 +45,7 @@ use crate::jwt::Jwt;
 use cairn_core::{
     boot::{BootConfig, BootError, Booted, boot, draw},
     ids::RequestIds,
+    repair,
     watch::{Hub, HubOptions},
 };
 use cairn_engine::{InstallId, Options, Stopwatch, wal::WalOptions};
@@ -54,6 +55,7 @@ use passwords::Passwords;
 use peers::Peers;
 use shared::{Answer, RaftFigures, ReadWaiter, ReplicaMessage, Shared, spawn};
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -293,6 +295,15 @@ impl Member {
         };
         let installed = tokio::task::spawn_blocking(installing).await;
         installed.map_err(|e| Failure::other(e.to_string()))?.map_err(Failure::from)
+    }
+
+    /// Puts the store aside, after [`Ended::Damaged`]. Gives the file.
+    ///
+    /// # Errors
+    /// That it cannot be renamed.
+    pub async fn set_own_aside(self) -> Result<PathBuf, Failure> {
+        self.join().await;
+        repair::set_aside(&*self.shared.config.vfs, &self.shared.dir.member).map_err(Failure::from)
     }
 
     /// Hands leadership to the voter that has been connected for the longest time, if this member leads (SD-6).

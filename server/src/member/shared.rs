@@ -10,7 +10,7 @@
 
 use super::{
     admission::Admission,
-    config::{Ended, Failure, Level, MemberConfig, Observer},
+    config::{Ended, Failure, FailureKind, Level, MemberConfig, Observer},
     datadir::DataDir,
     logwrite::{HungWrite, LogWrite},
     passwords::Passwords,
@@ -249,7 +249,7 @@ impl Shared {
 
     /// Whether it ended for a failure: then nothing is written any more.
     pub fn failed(&self) -> bool {
-        matches!(self.ended.get(), Some(Ended::Failed(_)))
+        matches!(self.ended.get(), Some(Ended::Failed(_) | Ended::Damaged(_)))
     }
 
     /// Whether something committed is not applied yet.
@@ -328,7 +328,17 @@ impl Shared {
 
     /// Ends the member for a failure: nothing is answered as done any more.
     pub fn fail(&self, why: impl Into<Failure>) {
-        self.end(Ended::Failed(why.into()));
+        let why = why.into();
+        let replaced = why.kind == FailureKind::StoreDamaged && self.others_go_on();
+        self.end(if replaced { Ended::Damaged(why) } else { Ended::Failed(why) });
+    }
+
+    /// Whether the other voters that are connected are enough without this member: then it may leave them for a while.
+    /// So no more than a minority is ever without a store.
+    pub fn others_go_on(&self) -> bool {
+        let voters = self.cluster().members.voters_and_learners().0;
+        let others = voters.iter().filter(|id| **id != self.member_id.0);
+        others.filter(|id| self.peers.connected_since(**id).is_some()).count() > voters.len() / 2
     }
 
     /// Resolves once the member has ended.

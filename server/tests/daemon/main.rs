@@ -21,6 +21,7 @@ mod members;
 mod membership;
 mod metrics;
 mod peers;
+mod repair;
 mod rpc;
 mod secure;
 mod streams;

@@ -64,6 +64,7 @@ fn samples() -> Vec<Vec<u8>> {
         version: "0.1.0".into(),
         transfer: 0,
         peer_urls: vec!["http://a:1".into()],
+        wanted: 3,
     };
     let message =
         |kind: MessageKind| PeerMessage { kind: kind as i32, to: 2, from: 1, term: 3, ..Default::default() };

@@ -16,8 +16,8 @@ use super::{
         shared::{ReplicaMessage, Shared},
     },
     figures::Figures,
-    snapshot, vouch,
-    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, SNAPSHOT, TALK, Welcome, body, frame},
+    repair, snapshot, vouch,
+    wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, RESEND, SNAPSHOT, TALK, Welcome, body, frame},
 };
 use crate::front::body::Body;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -30,9 +30,9 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 
 /// The first frame comes within this.
-const HANDSHAKE: Duration = Duration::from_secs(2);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(2);
 /// And is no larger than this.
-const HELLO_BYTES_MAX: usize = 64 << 10;
+pub(super) const HELLO_BYTES_MAX: usize = 64 << 10;
 
 /// What a member is told that was removed, in etcd's words.
 pub(super) const REMOVED: &str = "cannot process message from removed member";
@@ -56,7 +56,7 @@ impl From<Refusal> for Response<Body> {
 
 /// Whether a path is one of the peer service.
 pub fn is_ours(path: &str) -> bool {
-    path == TALK || path == SNAPSHOT
+    path == TALK || path == SNAPSHOT || path == RESEND
 }
 
 /// Serves a request of a peer.
@@ -83,7 +83,11 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
         }
     };
     frames.allow(2 * shared.config.max_request_bytes + (16 << 20));
-    if path == TALK { talk(shared, hello, frames) } else { snapshot::receive(shared, &hello, frames).await }
+    match &path[..] {
+        TALK => talk(shared, hello, frames),
+        RESEND => repair::asked(shared, &hello).await,
+        _ => snapshot::receive(shared, &hello, frames).await,
+    }
 }
 
 /// CL-5, and what a cluster must not be told by another, nor by those who are none of it.

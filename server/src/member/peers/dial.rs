@@ -18,6 +18,7 @@ use super::{
 };
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
+use cairn_core::ClusterId;
 use http_body_util::{BodyExt as _, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
@@ -150,18 +151,20 @@ pub(super) fn hello(shared: &Shared, to: u64, transfer: u64) -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         transfer,
         peer_urls: shared.own_peer_urls(),
+        wanted: 0,
     }
 }
 
+/// The first frame of the answer, which has to be of member `to` of this cluster.
 pub(super) async fn welcome(
-    shared: &Shared,
+    cluster: ClusterId,
     to: u64,
     response: Response<Incoming>,
 ) -> Result<(Welcome, Frames<Incoming>), DialError> {
     let mut answers = Frames::new(response.into_body(), ANSWER_BYTES_MAX);
     let welcome: Welcome = answers.expect().await?;
     let Welcome { cluster_id, member_id, .. } = welcome;
-    if (cluster_id, member_id) != (shared.cluster_id.0, to) {
+    if (cluster_id, member_id) != (cluster.0, to) {
         return Err(DialError::Other { cluster_id, member_id });
     }
     Ok((welcome, answers))
@@ -212,7 +215,7 @@ async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infal
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer.id, 0))).await.ok();
         let response = line.request(TALK, out).await?;
-        let (_, answers) = welcome(shared, peer.id, response).await?;
+        let (_, answers) = welcome(shared.cluster_id, peer.id, response).await?;
         Ok::<_, DialError>((line, answers))
     };
     let (_line, mut answers) = timeout(HANDSHAKE, opening).await.unwrap_or(Err(DialError::Late))?;

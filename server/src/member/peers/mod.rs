@@ -17,6 +17,7 @@ pub mod leases;
 mod lines;
 pub mod members;
 pub mod reach;
+pub mod repair;
 mod snapshot;
 pub mod versions;
 mod vouch;
@@ -32,7 +33,7 @@ use hyper::body::Incoming;
 use lines::Lines;
 use prost::Message as _;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, RwLock, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -187,6 +188,8 @@ pub struct Peers {
     incoming: Arc<tokio::sync::Mutex<Option<snapshot::Incoming>>>,
     /// The log keeps what comes after these, for peers that are sent a snapshot: index, and until when.
     holds: Mutex<BTreeMap<u64, (u64, Option<Instant>)>>,
+    /// Those that asked for a store and are being sent one.
+    asked: Mutex<BTreeSet<u64>>,
 }
 
 impl Peers {
@@ -203,6 +206,7 @@ impl Peers {
             received: Arc::new(Semaphore::new(RECEIVED_BYTES_MAX)),
             incoming: Arc::default(),
             holds: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 

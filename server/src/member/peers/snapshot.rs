@@ -18,17 +18,18 @@ use super::{
     dial::{DialError, Line, hello, welcome},
     figures::UnderWay,
     reach::ReachError,
-    wire::{FrameError, Frames, Hello, SNAPSHOT, Welcome, frame, raw_frame},
+    wire::{At, FrameError, Frames, Hello, SNAPSHOT, Welcome, frame, raw_frame},
 };
 use crate::front::body::Body;
 use ::http::{Response, StatusCode};
 use cairn_core::boot::draw;
 use cairn_engine::{
-    Error as EngineError,
+    Error as EngineError, Options,
     snapshot::{Receiver, Snapshot},
 };
 use hyper::body::Incoming as RequestBody;
 use std::{
+    path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -57,6 +58,54 @@ const FAREWELL: Duration = Duration::from_millis(100);
 pub(super) struct Incoming {
     transfer: u64,
     receiver: Receiver,
+}
+
+impl Incoming {
+    /// Goes on with a transfer that broke off, or begins this one in the place of another.
+    pub fn of(
+        before: Option<Incoming>,
+        transfer: u64,
+        file: &Path,
+        options: impl FnOnce() -> Options,
+    ) -> Result<Incoming, EngineError> {
+        match before {
+            Some(incoming) if incoming.transfer == transfer => Ok(incoming),
+            // The file of another transfer is replaced.
+            _ => Receiver::new(file, options()).map(|receiver| Incoming { transfer, receiver }),
+        }
+    }
+
+    /// What its sender goes on from.
+    pub fn position(&self) -> At {
+        self.receiver.position().into()
+    }
+
+    /// Takes in what comes, until all is here. What broke off goes into `slot`, for another connection.
+    pub async fn fill(
+        mut self,
+        slot: &mut Option<Incoming>,
+        frames: &mut Frames<RequestBody>,
+    ) -> Result<Receiver, String> {
+        self.receiver.broken_off();
+        while !self.receiver.is_complete() {
+            let next = timeout(STALL, frames.next()).await.unwrap_or(Err(FrameError::Broken));
+            let piece = match next {
+                Ok(Some(piece)) => piece,
+                ended => {
+                    *slot = Some(self);
+                    return Err(ended.err().map_or("it broke off".to_owned(), |e| e.to_string()));
+                }
+            };
+            let pushing = move || {
+                let pushed = self.receiver.push(&piece);
+                (self, pushed)
+            };
+            let (back, pushed) = tokio::task::spawn_blocking(pushing).await.map_err(|e| e.to_string())?;
+            self = back;
+            pushed.map_err(|e| e.to_string())?;
+        }
+        Ok(self.receiver)
+    }
 }
 
 /// Sends a peer the newest checkpoint, and tells the replica how that ended.
@@ -124,7 +173,7 @@ async fn pour(
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer, number))).await.ok();
         let response = line.request(SNAPSHOT, body).await?;
-        let (Welcome { position, .. }, answers) = welcome(shared, peer, response).await?;
+        let (Welcome { position, .. }, answers) = welcome(shared.cluster_id, peer, response).await?;
         Ok::<_, DialError>((line, position.unwrap_or_default(), answers))
     };
     let (line, position, mut answers) = timeout(HANDSHAKE, opening).await.unwrap_or(Err(DialError::Late))?;
@@ -172,18 +221,13 @@ pub(super) async fn receive(
     let Ok(mut slot) = shared.peers.incoming.clone().try_lock_owned() else {
         return Refusal(StatusCode::CONFLICT, "another snapshot is coming in".to_owned()).into();
     };
-    let incoming = match slot.take() {
-        Some(incoming) if incoming.transfer == hello.transfer => Ok(incoming),
-        // The file of another transfer is replaced.
-        _ => Receiver::new(&shared.snapshot_file(), shared.engine_options())
-            .map(|receiver| Incoming { transfer: hello.transfer, receiver }),
-    };
-    let incoming = match incoming {
+    let (file, options) = (shared.snapshot_file(), || shared.engine_options());
+    let incoming = match Incoming::of(slot.take(), hello.transfer, &file, options) {
         Ok(incoming) => incoming,
         Err(error) => return Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into(),
     };
     let (answers, body) = mpsc::channel(2);
-    let position = Some(incoming.receiver.position().into());
+    let position = Some(incoming.position());
     // There is room: it is the first.
     answers.send(frame(&Welcome { position, ..greeting(shared) })).await.ok();
     let (shared, from) = (shared.clone(), hello.from);
@@ -217,36 +261,18 @@ pub(super) async fn receive(
 async fn take(
     shared: &Arc<Shared>,
     slot: &mut Option<Incoming>,
-    mut incoming: Incoming,
+    incoming: Incoming,
     mut frames: Frames<RequestBody>,
 ) -> Result<Option<Receiver>, String> {
-    incoming.receiver.broken_off();
-    while !incoming.receiver.is_complete() {
-        let next = timeout(STALL, frames.next()).await.unwrap_or(Err(FrameError::Broken));
-        let piece = match next {
-            Ok(Some(piece)) => piece,
-            ended => {
-                // It may go on over another connection.
-                *slot = Some(incoming);
-                return Err(ended.err().map_or("it broke off".to_owned(), |e| e.to_string()));
-            }
-        };
-        let pushing = move || {
-            let pushed = incoming.receiver.push(&piece);
-            (incoming, pushed)
-        };
-        let (back, pushed) = tokio::task::spawn_blocking(pushing).await.map_err(|e| e.to_string())?;
-        incoming = back;
-        pushed.map_err(|e| e.to_string())?;
-    }
+    let mut receiver = incoming.fill(slot, &mut frames).await?;
     let verifying = move || {
-        let meta = incoming.receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ()).map(|received| {
+        let meta = receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ()).map(|received| {
             let meta = received.meta();
             (meta.applied_index, meta.applied_term)
         });
-        (incoming, meta)
+        (receiver, meta)
     };
-    let (incoming, meta) = tokio::task::spawn_blocking(verifying).await.map_err(|e| e.to_string())?;
+    let (receiver, meta) = tokio::task::spawn_blocking(verifying).await.map_err(|e| e.to_string())?;
     let (index, term) = meta.map_err(|e| e.to_string())?;
     let (to, answer) = oneshot::channel();
     if shared.replica.push(ReplicaMessage::SnapshotReceived { index, term, to }).is_err() {
@@ -256,9 +282,9 @@ async fn take(
         Ok(true) => {
             let fields = [("applied-index", index.to_string())];
             shared.log(Level::Info, "a snapshot takes the place of the store", &fields);
-            Ok(Some(incoming.receiver))
+            Ok(Some(receiver))
         }
-        Ok(false) => incoming.receiver.abandon().map(|()| None).map_err(|e| e.to_string()),
+        Ok(false) => receiver.abandon().map(|()| None).map_err(|e| e.to_string()),
         Err(_) => Err("the member ends".to_owned()),
     }
 }

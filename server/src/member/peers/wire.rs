@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 pub const TALK: &str = "/cairn.peer.v1.Peers/Talk";
 /// Snapshots.
 pub const SNAPSHOT: &str = "/cairn.peer.v1.Peers/Snapshot";
+/// A member that has no store asks to be sent one.
+pub const RESEND: &str = "/cairn.peer.v1.Peers/Resend";
 /// Versions of this protocol that are spoken here.
 pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
 const HEAD_BYTES: usize = SUM_AT + size_of::<u32>();
@@ -47,6 +49,9 @@ pub struct Hello {
     /// Where the speaker listens, for one that has not heard of it.
     #[prost(string, repeated, tag = "8")]
     pub peer_urls: Vec<String>,
+    /// Of a store that is asked for: the entry that it is to hold at least.
+    #[prost(uint64, tag = "9")]
+    pub wanted: u64,
 }
 
 /// The first frame of an answer.

@@ -3,14 +3,15 @@
 //!
 //! Owns      where the scrub is, its pace, and the order to raise the alarm.
 //! Holds     1. over any second no more is read than the rate and one step;
-//!           2. damage is logged, counted, and raises CORRUPT for this member, again with each pass that finds it.
-//! Never     ends the member: what it found may never be asked for, and a peer may have it.
+//!           2. damage is logged and counted; where the others go on without this member it ends, to get another store
+//!              from a peer; where they cannot, it raises CORRUPT for this member, again with each pass that finds it.
+//! Never     ends a member that is alone: what it found may never be asked for.
 
 use super::super::{
-    config::Level,
+    config::{Ended, Level},
     shared::{Answer, Shared},
 };
-use cairn_core::Command;
+use cairn_core::{Command, repair};
 use cairn_engine::{
     Damage, Scrub,
     io::{Budget, Pacer},
@@ -73,7 +74,11 @@ impl Scrubber {
         }
         for damage in &step.damage {
             tell(shared, damage);
-            self.alarm_wanted = true;
+            if repair::is_of_store(&damage.error) && shared.others_go_on() {
+                shared.end(Ended::Damaged(damage.error.clone().into()));
+            } else {
+                self.alarm_wanted = true;
+            }
         }
         shared.observer.scrubbed(&step);
     }
