@@ -3,7 +3,7 @@
 //!
 //! Owns      the replica and its ticks.
 //! Holds     effects are performed in the order in which the replica gave them.
-//! Never     waits for anything but its queue and its next tick.
+//! Never     waits for anything but its queue, its next tick and what the replica keeps back.
 
 use super::super::{
     config::Ended,
