@@ -26,7 +26,7 @@ pub mod stream;
 pub mod tls;
 
 /// The version of etcd whose API a member speaks, as `Status` and `/version` tell it.
-pub const ETCD_VERSION: &str = "3.7.1";
+pub const ETCD_VERSION: &str = if cfg!(feature = "next") { "3.8.0" } else { "3.7.1" };
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Cairn runs on Linux, on x86_64 and aarch64");

@@ -186,6 +186,11 @@ impl Server {
         }
     }
 
+    /// Another program, for its next start.
+    pub fn become_another(&mut self, path: &Path) {
+        self.program.path = path.to_owned();
+    }
+
     pub fn is_running(&self) -> bool {
         self.keeper.is_some()
     }

@@ -42,6 +42,29 @@ pub fn cairn() -> PathBuf {
     CAIRN.get_or_init(|| build("CAIRN_BIN", "cairn", "cairn")).clone()
 }
 
+/// The daemon of the version after this one, as far as upgrades are tested with it: `CAIRN_NEXT_BIN`, or a build with the
+/// feature `next` made now.
+///
+/// # Panics
+/// If it does not build.
+pub fn cairn_next() -> PathBuf {
+    static NEXT: OnceLock<PathBuf> = OnceLock::new();
+    NEXT.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CAIRN_NEXT_BIN") {
+            return PathBuf::from(path);
+        }
+        let args = ["build", "--quiet", "--package", "cairn", "--bin", "cairn", "--features", "next"];
+        let status =
+            Command::new(env!("CARGO")).args(args).current_dir(xtask::root()).status().expect("cargo runs");
+        assert!(status.success(), "cargo {args:?} failed");
+        // The next build of the daemon takes the place of this one.
+        let (built, kept) = (target().join("debug/cairn"), target().join("debug/cairn-next"));
+        fs::copy(&built, &kept).expect("the program is copied");
+        kept
+    })
+    .clone()
+}
+
 /// The tool `engine` as released: `ENGINE_BIN`, or a release build made now.
 ///
 /// # Panics

@@ -17,6 +17,17 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     false
 }
 
+/// What only a build with the feature `next` says.
+const OF_THE_NEXT: &str = "applied a request of the next version";
+
+#[test]
+fn the_daemon_as_released_knows_nothing_of_the_next_version() {
+    let released = std::fs::read(tools::cairn()).expect("the daemon is a file");
+    assert!(!holds(&released, OF_THE_NEXT));
+    let next = std::fs::read(tools::cairn_next()).expect("the daemon is a file");
+    assert!(holds(&next, OF_THE_NEXT), "the search proves nothing");
+}
+
 #[test]
 fn the_daemon_as_released_knows_no_planted_mistake() {
     let path = tools::cairn();

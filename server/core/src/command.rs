@@ -46,6 +46,11 @@ pub enum Command {
     Later {
         since: Version,
     },
+    /// What came with the next version.
+    #[cfg(feature = "next")]
+    Next {
+        number: u64,
+    },
     /// Rare, and larger than the others.
     Auth(Box<AuthCommand>),
 }
@@ -231,6 +236,8 @@ impl Command {
             Command::MemberAttributes(_) => CommandKind::ClusterMemberAttrSet,
             Command::Downgrade(_) => CommandKind::DowngradeInfoSet,
             Command::Later { .. } => CommandKind::Unknown,
+            #[cfg(feature = "next")]
+            Command::Next { .. } => CommandKind::Unknown,
             Command::Auth(command) => command.kind(),
         }
     }
@@ -273,6 +280,8 @@ impl Command {
             Command::MemberAttributes(r) => write(field::CLUSTER_MEMBER_ATTR_SET, r, &header),
             Command::Downgrade(r) => write(field::DOWNGRADE_INFO_SET, r, &header),
             Command::Later { since } => write(field::GATED, &Gated::since(*since), &header),
+            #[cfg(feature = "next")]
+            Command::Next { number } => write(field::GATED, &crate::next::Gated::new(*number), &header),
             Command::Auth(command) => command.encode(&header),
         }
     }
@@ -333,6 +342,8 @@ impl Command {
             .or(cluster_version_set.map(Command::ClusterVersion))
             .or(cluster_member_attr_set.map(Command::MemberAttributes))
             .or(downgrade_info_set.map(Command::Downgrade));
+        #[cfg(feature = "next")]
+        let known = known.or_else(|| crate::next::number_in(&bytes).map(|number| Command::Next { number }));
         let command = match known {
             Some(command) => command,
             None => Wider::decode(bytes)?.gated.ok_or(BadCommand::Unknown)?.command(),

@@ -20,6 +20,8 @@ pub mod lessor;
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
+#[cfg(feature = "next")]
+pub mod next;
 pub mod repair;
 pub mod replica;
 pub mod state;

@@ -18,7 +18,7 @@ pub struct Version {
 
 impl Version {
     /// What this build speaks.
-    pub const OWN: Version = Version::new(3, 7);
+    pub const OWN: Version = Version::new(3, if cfg!(feature = "next") { 8 } else { 7 });
     /// What a cluster speaks as long as the version of one of its members is not known.
     pub const LEAST: Version = Version::new(3, 0);
 

@@ -57,6 +57,11 @@ impl Versions {
 impl Shared {
     /// Follows what was applied of versions. Going up needs nothing of the store.
     pub(super) fn note_version(&self, before: &ClusterView, now: &ClusterView) {
+        #[cfg(feature = "next")]
+        if before.next_number != now.next_number {
+            let fields = [("number", now.next_number.to_string())];
+            self.log(Level::Info, "applied a request of the next version", &fields);
+        }
         if (before.version, before.downgrade) == (now.version, now.downgrade) {
             return;
         }
@@ -150,7 +155,20 @@ impl Member {
             self.follow_down().await;
             if leads {
                 self.decide_version().await;
+                #[cfg(feature = "next")]
+                self.use_next().await;
             }
+        }
+    }
+
+    /// Uses what came with the next version, once the cluster is of it.
+    #[cfg(feature = "next")]
+    async fn use_next(&self) {
+        let cluster = self.shared.cluster();
+        if cluster.version.is_some_and(|version| version >= cairn_core::next::SINCE) {
+            let number = cluster.next_number + 1;
+            // It is used again after a while.
+            self.propose_by(Command::Next { number }, None).await.ok();
         }
     }
 

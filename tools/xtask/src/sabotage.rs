@@ -192,6 +192,7 @@ mod tests {
         for program in ["cairn", "cairn-engine-tool", "cairn-bench"] {
             let features = features_of(program, "normal,features");
             assert!(!features.contains("mutants") && !features.contains("sim"), "{program}: {features}");
+            assert!(!features.contains("feature \"next\""), "{program}: {features}");
         }
     }
 

@@ -103,6 +103,8 @@ impl Applying<'_, '_> {
             Command::MemberAttributes(r) => self.member_attributes(r),
             Command::Downgrade(r) => self.downgrade(&r),
             Command::Later { since } => self.later(since),
+            #[cfg(feature = "next")]
+            Command::Next { number } => self.next(number),
             Command::Auth(command) => self.change_auth(&command),
         };
         match done {

@@ -169,6 +169,9 @@ pub struct ClusterView {
     pub version: Option<Version>,
     /// The version that the cluster is on its way down to.
     pub downgrade: Option<Version>,
+    /// Of the last request that came with the next version.
+    #[cfg(feature = "next")]
+    pub next_number: u64,
     pub members: Members,
     pub alarms: Alarms,
 }
@@ -253,6 +256,10 @@ impl State {
         }
         if let Some(value) = reader.small_get(SmallTree::Meta, DOWNGRADE)? {
             cluster.downgrade = Some(versions::stored("downgrade", &value)?);
+        }
+        #[cfg(feature = "next")]
+        if let Some(value) = reader.small_get(SmallTree::Meta, versions::NEXT_NUMBER)? {
+            cluster.next_number = versions::stored_number(&value)?;
         }
         versions::check(cluster.version)?;
         let mut auth = Auth::default();

@@ -87,6 +87,28 @@ impl Applying<'_, '_> {
     }
 }
 
+#[cfg(feature = "next")]
+pub(super) const NEXT_NUMBER: &[u8] = b"next_number";
+
+#[cfg(feature = "next")]
+pub(super) fn stored_number(value: &[u8]) -> Result<u64, Fatal> {
+    let text = String::from_utf8_lossy(value);
+    text.parse().map_err(|_| Fatal::Stored { what: "number", why: format!("{text:?} is none") })
+}
+
+#[cfg(feature = "next")]
+impl Applying<'_, '_> {
+    pub(super) fn next(&mut self, number: u64) -> Result<Applied, Failure> {
+        if self.cluster.version.is_none_or(|version| version < crate::next::SINCE) {
+            return Err(errors::NOT_CAPABLE.into());
+        }
+        self.batch.small_put(SmallTree::Meta, NEXT_NUMBER, Bytes::from(number.to_string()))?;
+        self.cluster.next_number = number;
+        self.outcome_flags.cluster_changed = true;
+        Ok(Applied::Done)
+    }
+}
+
 impl super::ClusterView {
     /// VE-5: whether a downgrade to this version may begin.
     ///

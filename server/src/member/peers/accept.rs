@@ -114,9 +114,9 @@ async fn admit(shared: &Arc<Shared>, hello: &Hello) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn greeting(shared: &Shared) -> Welcome {
+pub(super) fn greeting(shared: &Shared, hello: &Hello) -> Welcome {
     let (cluster_id, member_id) = (shared.cluster_id.0, shared.member_id.0);
-    Welcome { cluster_id, member_id, protocol: *PROTOCOLS.end(), position: None }
+    Welcome { cluster_id, member_id, protocol: hello.protocol(), position: None }
 }
 
 /// An answer whose frames come out of `frames`.
@@ -130,7 +130,7 @@ fn talk(shared: &Arc<Shared>, hello: Hello, mut frames: Frames<Incoming>) -> Res
     let (answers, out) = mpsc::channel(1);
     let shared = shared.clone();
     tokio::spawn(async move {
-        if answers.send(frame(&greeting(&shared))).await.is_err() {
+        if answers.send(frame(&greeting(&shared, &hello))).await.is_err() {
             return;
         }
         let line = shared.peers.lines.open(hello.from);

@@ -63,6 +63,8 @@ pub(super) enum DialError {
     Refused { status: StatusCode, text: String },
     #[error("it is member {member_id:x} of cluster {cluster_id:x}")]
     Other { cluster_id: u64, member_id: u64 },
+    #[error("it answers in version {0} of the peer protocol, which is not spoken here")]
+    Protocol(u32),
     #[error("the connection ended")]
     Ended,
 }
@@ -163,9 +165,12 @@ pub(super) async fn welcome(
 ) -> Result<(Welcome, Frames<Incoming>), DialError> {
     let mut answers = Frames::new(response.into_body(), ANSWER_BYTES_MAX);
     let welcome: Welcome = answers.expect().await?;
-    let Welcome { cluster_id, member_id, .. } = welcome;
+    let Welcome { cluster_id, member_id, protocol, .. } = welcome;
     if (cluster_id, member_id) != (cluster.0, to) {
         return Err(DialError::Other { cluster_id, member_id });
+    }
+    if !PROTOCOLS.contains(&protocol) {
+        return Err(DialError::Protocol(protocol));
     }
     Ok((welcome, answers))
 }
@@ -215,14 +220,18 @@ async fn talk(shared: &Shared, peer: &Peer, way: Way, url: &str) -> Result<Infal
         // There is room: it is the first.
         frames.send(frame(&hello(shared, peer.id, 0))).await.ok();
         let response = line.request(TALK, out).await?;
-        let (_, answers) = welcome(shared.cluster_id, peer.id, response).await?;
-        Ok::<_, DialError>((line, answers))
+        let (welcome, answers) = welcome(shared.cluster_id, peer.id, response).await?;
+        Ok::<_, DialError>((line, answers, welcome.protocol))
     };
-    let (_line, mut answers) = timeout(HANDSHAKE, opening).await.unwrap_or(Err(DialError::Late))?;
+    let (_line, mut answers, protocol) = timeout(HANDSHAKE, opening).await.unwrap_or(Err(DialError::Late))?;
     let outbox = peer.outbox(way);
     outbox.set_open(true);
     if way == Way::Urgent {
-        let fields = [("remote-peer-id", format!("{:x}", peer.id)), ("url", url.to_owned())];
+        let fields = [
+            ("remote-peer-id", format!("{:x}", peer.id)),
+            ("url", url.to_owned()),
+            ("protocol", protocol.to_string()),
+        ];
         shared.log(Level::Info, "established connection to a peer", &fields);
     }
     loop {

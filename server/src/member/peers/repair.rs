@@ -80,7 +80,7 @@ pub(super) async fn asked(shared: &Arc<Shared>, hello: &Hello) -> Response<Body>
     }
     let (answers, body) = mpsc::channel(1);
     // There is room: it is the first.
-    answers.send(frame(&greeting(shared))).await.ok();
+    answers.send(frame(&greeting(shared, hello))).await.ok();
     answer(body)
 }
 
@@ -116,9 +116,9 @@ pub struct Taker {
 }
 
 impl Taker {
-    fn welcome(&self) -> Welcome {
+    fn welcome(&self, protocol: u32) -> Welcome {
         let (cluster_id, member_id) = (self.cluster_id.0, self.member_id.0);
-        Welcome { cluster_id, member_id, protocol: *PROTOCOLS.end(), position: None }
+        Welcome { cluster_id, member_id, protocol, position: None }
     }
 
     fn is_busy(&self) -> bool {
@@ -133,7 +133,7 @@ impl Taker {
         }
         let mut frames = Frames::new(request.into_body(), HELLO_BYTES_MAX);
         match self.take(&mut frames).await {
-            Ok((slot, incoming)) => self.receive(slot, incoming, frames).await,
+            Ok((slot, incoming, protocol)) => self.receive(slot, incoming, frames, protocol).await,
             Err(refusal) => refusal.into(),
         }
     }
@@ -141,7 +141,7 @@ impl Taker {
     async fn take(
         &self,
         frames: &mut Frames<RequestBody>,
-    ) -> Result<(tokio::sync::OwnedMutexGuard<Option<Incoming>>, Incoming), Refusal> {
+    ) -> Result<(tokio::sync::OwnedMutexGuard<Option<Incoming>>, Incoming, u32), Refusal> {
         let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
         let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
         if (hello.cluster_id, hello.to) != (self.cluster_id.0, self.member_id.0) {
@@ -157,7 +157,7 @@ impl Taker {
         let mut slot = self.slot.clone().try_lock_owned().map_err(busy)?;
         let incoming = Incoming::of(slot.take(), hello.transfer, &self.file, || self.options.clone());
         let failed = |e: cairn_engine::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
-        Ok((slot, incoming.map_err(failed)?))
+        Ok((slot, incoming.map_err(failed)?, hello.protocol()))
     }
 
     async fn receive(
@@ -165,16 +165,17 @@ impl Taker {
         mut slot: tokio::sync::OwnedMutexGuard<Option<Incoming>>,
         incoming: Incoming,
         mut frames: Frames<RequestBody>,
+        protocol: u32,
     ) -> Response<Body> {
         let (answers, body) = mpsc::channel(2);
-        let welcome = Welcome { position: Some(incoming.position()), ..self.welcome() };
+        let welcome = Welcome { position: Some(incoming.position()), ..self.welcome(protocol) };
         // There is room: it is the first.
         answers.send(frame(&welcome)).await.ok();
         let taker = self.clone();
         tokio::spawn(async move {
             // One that broke off is in the slot; its sender knows.
             if let Ok(receiver) = incoming.fill(&mut slot, &mut frames).await {
-                answers.send(frame(&taker.welcome())).await.ok();
+                answers.send(frame(&taker.welcome(protocol))).await.ok();
                 // Nobody waits for it any more if the process ends.
                 taker.taken.send(receiver).await.ok();
             }

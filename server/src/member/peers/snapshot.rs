@@ -229,7 +229,8 @@ pub(super) async fn receive(
     let (answers, body) = mpsc::channel(2);
     let position = Some(incoming.position());
     // There is room: it is the first.
-    answers.send(frame(&Welcome { position, ..greeting(shared) })).await.ok();
+    answers.send(frame(&Welcome { position, ..greeting(shared, hello) })).await.ok();
+    let made_up = frame(&greeting(shared, hello));
     let (shared, from) = (shared.clone(), hello.from);
     tokio::spawn(async move {
         let fields = [("from", format!("{from:x}"))];
@@ -242,7 +243,7 @@ pub(super) async fn receive(
             Ok(taken) => {
                 figures.snapshots_received.fetch_add(1, Relaxed);
                 // The sender may have gone away; if not, it hears of it before this member ends.
-                answers.send(frame(&greeting(&shared))).await.ok();
+                answers.send(made_up).await.ok();
                 tokio::time::sleep(FAREWELL).await;
                 if let Some(receiver) = taken {
                     shared.replace_store(receiver);

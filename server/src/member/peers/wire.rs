@@ -23,7 +23,7 @@ pub const SNAPSHOT: &str = "/cairn.peer.v1.Peers/Snapshot";
 /// A member that has no store asks to be sent one.
 pub const RESEND: &str = "/cairn.peer.v1.Peers/Resend";
 /// Versions of this protocol that are spoken here.
-pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=1;
+pub const PROTOCOLS: std::ops::RangeInclusive<u32> = 1..=if cfg!(feature = "next") { 2 } else { 1 };
 const HEAD_BYTES: usize = SUM_AT + size_of::<u32>();
 /// Where the head has the checksum of what follows it.
 const SUM_AT: usize = 5;
@@ -52,6 +52,13 @@ pub struct Hello {
     /// Of a store that is asked for: the entry that it is to hold at least.
     #[prost(uint64, tag = "9")]
     pub wanted: u64,
+}
+
+impl Hello {
+    /// The newest version that both ends speak.
+    pub fn protocol(&self) -> u32 {
+        self.protocol_max.min(*PROTOCOLS.end())
+    }
 }
 
 /// The first frame of an answer.
