@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SIGTERM and SIGINT.
+//! SIGTERM and SIGINT, and SIGXFSZ.
 //!
 //! Owns      what the first and the second of them do.
 //! Holds     1. before [`Signals::install`] they end the process at once, as by default (SD-2);
-//!           2. the second one ends it at once too, whatever the first one is waiting for.
+//!           2. the second one ends it at once too, whatever the first one is waiting for;
+//!           3. a write beyond `ulimit -f` is an error of that write, which names its file, and ends nothing by itself.
 //! Never     touches the member.
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator,
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
+    flag, iterator,
     low_level::emulate_default_handler,
 };
-use std::{io, thread};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 use tokio::sync::oneshot;
 
 /// A signal that asked for a clean end.
@@ -37,6 +42,8 @@ impl Signal {
 
 /// From now on the first signal is told, and the second one ends the process.
 pub fn install() -> io::Result<oneshot::Receiver<Signal>> {
+    // Nobody looks at it: the write itself says what happened.
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut signals = iterator::Signals::new([SIGTERM, SIGINT])?;
     let (first, told) = oneshot::channel();
     thread::Builder::new().name("signals".into()).spawn(move || {
