@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, kill_process_group, pidfd_open, prlimit,
+};
 use tempfile::TempDir;
 
 use cairn_proto::etcdserverpb::RangeRequest;
@@ -42,6 +44,9 @@ const START_ATTEMPTS: u32 = 3;
 const RESTART_ATTEMPTS: u32 = 20;
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// Of a store of Cairn.
+const PAGE_BYTES: usize = 4096;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -363,6 +368,28 @@ impl Server {
     /// If it does not run.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the server is ours");
+    }
+
+    /// From now on its disk takes nothing: every write to a file fails.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn refuse_writes(&self) {
+        let nothing = Rlimit { current: Some(0), maximum: None };
+        prlimit(Some(self.pid()), Resource::Fsize, nothing).expect("the server is ours");
+    }
+
+    /// Changes one bit in each page of the store of a member that does not run, but for pages without anything.
+    ///
+    /// # Panics
+    /// If it runs, or has no store.
+    pub fn rot_store(&self) {
+        assert!(!self.is_running(), "it has its store open");
+        let path = self.data_dir().join("member/engine.db");
+        let mut bytes = fs::read(&path).expect("a member that ran has a store");
+        let used = bytes.chunks_mut(PAGE_BYTES).filter(|page| page.iter().any(|byte| *byte != 0));
+        used.for_each(|page| page[PAGE_BYTES / 2] ^= 1);
+        fs::write(&path, bytes).expect("the store is the test's own");
     }
 
     /// Waits until it has answered a read.

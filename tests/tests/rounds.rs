@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Clusters of real processes that are killed, stopped, cut off, slowed, misread, replaced and restarted under load.
+//! Clusters of real processes that are killed, stopped, cut off, slowed, misread, replaced and restarted under load, and
+//! whose disks fail and rot.
 //!
 //! Owns      the rounds of one fault each, and the order in which they come.
 //! Holds     1. clients write, read, watch and lock throughout, and nobody tells them of the fault;
@@ -37,6 +38,9 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Acknowledgements that show that the rest goes on without whom a fault took away.
 const WITHOUT: u64 = 60;
 
+/// With this status a member ends that cannot write.
+const DISK_FAILED: i32 = 10;
+
 /// What is done to the cluster in a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
@@ -53,12 +57,16 @@ enum Fault {
     OneWay,
     Slow,
     Corrupt,
+    /// The disk of one member refuses every write.
+    DiskRefuses,
+    /// Every page of a follower's store changes while it is down.
+    StoreRots,
     Replace,
     Rolling,
 }
 
 impl Fault {
-    const ALL: [Fault; 13] = [
+    const ALL: [Fault; 15] = [
         Fault::KillLeader,
         Fault::KillFollowers,
         Fault::KillAll,
@@ -70,6 +78,8 @@ impl Fault {
         Fault::OneWay,
         Fault::Slow,
         Fault::Corrupt,
+        Fault::DiskRefuses,
+        Fault::StoreRots,
         Fault::Replace,
         Fault::Rolling,
     ];
@@ -83,6 +93,8 @@ struct Outcome {
     watched: usize,
     guarded: usize,
     corrupted: usize,
+    /// Stores that rotted, and were replaced without an operator.
+    rotted: usize,
     /// The longest times without an acknowledgement after the leader was killed, and after it was stopped.
     killed: Vec<Duration>,
     stopped: Vec<Duration>,
@@ -185,6 +197,23 @@ impl Field {
                 self.goes_on(WITHOUT, "over links that change a bit").await;
                 self.net.heal();
                 assert!(self.net.corrupted() > before, "nothing went over the links");
+            }
+            Fault::DiskRefuses => {
+                let member = self.random.random_range(0..self.members.len());
+                self.members[member].refuse_writes();
+                let status = self.members[member].ended().await;
+                assert_eq!(status.code(), Some(DISK_FAILED), "of a member whose disk refuses writes");
+                self.goes_on(WITHOUT, without).await;
+                self.members[member].restart().await;
+            }
+            Fault::StoreRots => {
+                let member = self.minority(leader)[0];
+                self.members[member].kill();
+                self.members[member].rot_store();
+                self.goes_on(WITHOUT, without).await;
+                // It answers once it has another store.
+                self.members[member].restart().await;
+                self.outcome.rotted += 1;
             }
             Fault::Replace => {
                 let old = self.minority(leader)[0];
@@ -372,7 +401,7 @@ async fn rounds(size: usize, rounds: usize, random: &mut ChaCha8Rng) -> Outcome 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_lose_nothing_and_show_one_order_whatever_is_done_to_their_processes() {
     let mut random = ChaCha8Rng::seed_from_u64(seed());
-    let (of_three, of_five) = (count(14, 40), count(6, 20));
+    let (of_three, of_five) = (count(15, 40), count(5, 20));
     let three = rounds(3, of_three, &mut random).await;
     let five = rounds(5, of_five, &mut random).await;
 
@@ -398,6 +427,7 @@ async fn clusters_lose_nothing_and_show_one_order_whatever_is_done_to_their_proc
         score("events that watchers saw", both(|o| o.watched), total * 600),
         score("changes under a lock", both(|o| o.guarded), total),
         score("bits changed between members", both(|o| o.corrupted), 1),
+        score("stores that rotted and were replaced", both(|o| o.rotted), 1),
     ];
     assert!(shown.iter().all(|ok| *ok), "the load lost its weight");
 }
