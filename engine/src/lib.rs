@@ -17,6 +17,10 @@ mod holds;
 pub mod inspect;
 pub mod io;
 mod maintain;
+#[cfg(not(feature = "sim"))]
+mod marks;
+#[cfg(feature = "sim")]
+pub mod marks;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
 #[cfg(feature = "mutants")]

@@ -27,6 +27,7 @@ use crate::format::crc;
 use crate::format::slot::{self, Slot};
 use crate::format::superblock::{FORMAT, Refused, SUPERBLOCKS, Superblock};
 use crate::io::{FileLock, OpenHow};
+use crate::marks::reach;
 use crate::mutants::planted;
 use crate::options::Options;
 use crate::page::{PAGE_BYTES, PageId, TreeRoot};
@@ -150,6 +151,9 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     let (superblock, broken_twin) = read_superblock(&file, pages)?;
     let ring = Ring::read(&file, superblock.uuid)?;
     let (chosen, refused) = ring.choose(&file, superblock.uuid, pages)?;
+    if refused.is_some() {
+        reach("slot-fallen-back");
+    }
     let roots = match_schema(&file, trees, chosen)?;
     let ctxs = contexts(trees, options, &file, superblock.uuid, chosen.seq);
     let source = mapped(options, &file, pages)?;
@@ -172,6 +176,7 @@ fn open_locked(dir: &Path, trees: &Trees, options: &Options, lock: Box<dyn FileL
     }
     if !planted("rejected-slot-kept") {
         for page in ring.newer_or_broken(chosen.seq) {
+            reach("slot-zeroed");
             write(page, &ZEROS)?;
         }
     }
@@ -228,7 +233,10 @@ impl UnreadMap {
     /// Reads it, or makes it from a walk over the trees of `chosen` if it is damaged.
     fn read(&self, file: &TreeFile, chosen: &Checkpoint) -> Result<Loaded> {
         let read = |page: PageId, out: &mut [u8]| file.read(page, out);
-        let walk = || chosen.extents(chosen.roots.len());
+        let walk = || {
+            reach("space-map-rebuilt");
+            chosen.extents(chosen.roots.len())
+        };
         space::load(self.uuid, self.chosen, self.before, self.pages, read, walk)
     }
 }

@@ -17,6 +17,7 @@ use super::batch::{self, BATCH_HEADER_BYTES, Base, BatchHeader, Carry, Found, Re
 use super::index::{BatchMap, BatchPlace, BatchRange, LogIndex, OutOfOrder};
 use super::segment::{BLOCK, BLOCK_BYTES, SegmentHeader, seq_of};
 use crate::error::{Corruption, Error, FormatMismatch, Result};
+use crate::marks::reach;
 use crate::mutants::planted;
 use crate::schema::InstallId;
 
@@ -102,6 +103,9 @@ pub(super) fn recover(
     mut load: impl FnMut(usize, Want, &mut Vec<u8>) -> Result<()>,
 ) -> Result<Recovered> {
     let (run, leftovers) = newest_run(files);
+    if !leftovers.is_empty() {
+        reach("log-leftovers");
+    }
     let mut reader = Reader::new(files, member_id, leftovers);
     let mut bytes = Vec::new();
     let mut heads = Vec::with_capacity(run.len());
@@ -228,6 +232,7 @@ impl<'a> Reader<'a> {
 
     /// Passes over a segment whose entries are of no use any more. It is kept for the checkpoint before the newest.
     fn pass(&mut self, head: &Head, next: &Head) {
+        reach("log-passed-over");
         let Head { file, header: SegmentHeader { seq, salt, .. }, .. } = *head;
         // What it has above that was void before the next segment began.
         let max_index = next.carry.last_index;
@@ -299,8 +304,10 @@ impl<'a> Reader<'a> {
             || batch::decode_header(block, header.former_salt, offset)
                 .is_some_and(|_| header.former_salt != 0);
         if never_begun && !later {
+            reach("log-clean");
             return Ok(Tail::Clean);
         }
+        reach("log-torn");
         Ok(Tail::Torn { file: self.files[file].clone(), offset })
     }
 
@@ -337,6 +344,9 @@ impl<'a> Reader<'a> {
         for record in records {
             match record.map_err(|what| damaged(format!("{what}, in batch {}", header.batch_no)))? {
                 Found::Entry { index: i, term, .. } => {
+                    if i <= index.last() {
+                        reach("log-replaced");
+                    }
                     index.push(i, term).map_err(|e| damaged(out_of_order(i, term, e)))?;
                     segment.max_index = segment.max_index.max(i);
                     range.entry(i);
@@ -379,6 +389,7 @@ impl<'a> Reader<'a> {
         {
             let (applied, term) = (evidence.applied_index, evidence.applied_term);
             let base = Base { index: applied, term, install: evidence.install };
+            reach("log-rebased");
             index.reset(base);
             new_base = Some(base);
         }

@@ -11,6 +11,7 @@ use crate::{
     force::{ForceRefused, Forcing, forcing},
     ids::{ClusterId, MemberId},
     lessor::{Lessor, min_ttl_s},
+    marks::reach,
     mutants::planted,
     repair::{self, KnownLog},
     replica::{
@@ -196,6 +197,7 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
     let forced = if config.force_new_cluster { force(&config, &wal, &state, member_id)? } else { None };
     let (mut voters, learners) = state.cluster().members.voters_and_learners();
     if state.cluster().members.is_removed(member_id.0) {
+        reach("removed-member-starts");
         // Until its peers say so it helps them as before: they may not know yet.
         voters.push(member_id.0);
     }
@@ -223,6 +225,7 @@ fn promise_of(wal: &Wal) -> Promise {
     let (_, HardState { term, vote, commit }) = wal.state();
     match wal.term(wal.last_index()) {
         Some(newer) if newer > term && !planted("repair-keeps-an-old-term") => {
+            reach("term-of-a-peers-store");
             Promise { term: newer, vote: 0, commit }
         }
         _ => Promise { term, vote, commit },

@@ -16,6 +16,10 @@ pub mod door;
 pub mod force;
 pub mod ids;
 pub mod lessor;
+#[cfg(not(feature = "mutants"))]
+mod marks;
+#[cfg(feature = "mutants")]
+pub mod marks;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]

