@@ -12,6 +12,7 @@
 use super::{
     super::{
         Member,
+        config::MemberConfig,
         removed::Standing,
         shared::{ReplicaMessage, Shared},
     },
@@ -22,6 +23,7 @@ use super::{
 use crate::front::body::Body;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
+use cairn_core::{ClusterId, MemberId};
 use hyper::body::Incoming;
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -69,8 +71,7 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
     let mut frames = Frames::new(request.into_body(), HELLO_BYTES_MAX);
     let mut from = None;
     let greeted = async {
-        let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
-        let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
+        let hello = hear(&mut frames).await?;
         from = Some(hello.from);
         admit(shared, &hello).await?;
         Ok::<_, Refusal>(hello)
@@ -82,7 +83,7 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
             return refusal.into();
         }
     };
-    frames.allow(2 * shared.config.max_request_bytes + (16 << 20));
+    frames.allow(frame_bytes_max(&shared.config));
     match &path[..] {
         TALK => talk(shared, hello, frames),
         RESEND => repair::asked(shared, &hello).await,
@@ -90,14 +91,35 @@ pub async fn serve(member: &Member, request: Request<Incoming>) -> Response<Body
     }
 }
 
+/// Bytes of a frame after the handshake.
+pub(super) fn frame_bytes_max(config: &MemberConfig) -> usize {
+    2 * config.max_request_bytes + (16 << 20)
+}
+
+/// Waits for the handshake.
+pub(super) async fn hear(frames: &mut Frames<Incoming>) -> Result<Hello, Refusal> {
+    let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
+    Ok(hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??)
+}
+
 /// CL-5, and what a cluster must not be told by another, nor by those who are none of it.
 async fn admit(shared: &Arc<Shared>, hello: &Hello) -> Result<(), Refusal> {
-    if hello.cluster_id != shared.cluster_id.0 {
-        let text = format!("cluster ID mismatch: this is {}, not {:x}", shared.cluster_id, hello.cluster_id);
+    check_addressed(hello, shared.cluster_id, shared.member_id)?;
+    match shared.standing_of(hello.from) {
+        Standing::Member => Ok(()),
+        Standing::Removed => Err(Refusal(StatusCode::FORBIDDEN, REMOVED.to_owned())),
+        Standing::Unknown => vouch::admit(shared, hello).await,
+    }
+}
+
+/// Whether a caller means this member of this cluster, and speaks as it does.
+pub(super) fn check_addressed(hello: &Hello, cluster: ClusterId, own: MemberId) -> Result<(), Refusal> {
+    if hello.cluster_id != cluster.0 {
+        let text = format!("cluster ID mismatch: this is {cluster}, not {:x}", hello.cluster_id);
         return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
     }
-    if hello.to != shared.member_id.0 || hello.from == hello.to {
-        let text = format!("cannot process message to mismatch member: this is {}", shared.member_id);
+    if hello.to != own.0 || hello.from == hello.to {
+        let text = format!("cannot process message to mismatch member: this is {own}");
         return Err(Refusal(StatusCode::FORBIDDEN, text));
     }
     if hello.protocol_min > *PROTOCOLS.end() || hello.protocol_max < *PROTOCOLS.start() {
@@ -107,11 +129,7 @@ async fn admit(shared: &Arc<Shared>, hello: &Hello) -> Result<(), Refusal> {
         );
         return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
     }
-    match shared.standing_of(hello.from) {
-        Standing::Member => Ok(()),
-        Standing::Removed => Err(Refusal(StatusCode::FORBIDDEN, REMOVED.to_owned())),
-        Standing::Unknown => vouch::admit(shared, hello).await,
-    }
+    Ok(())
 }
 
 pub(super) fn greeting(shared: &Shared, hello: &Hello) -> Welcome {

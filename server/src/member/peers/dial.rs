@@ -144,17 +144,8 @@ impl Line {
 }
 
 pub(super) fn hello(shared: &Shared, to: u64, transfer: u64) -> Hello {
-    Hello {
-        cluster_id: shared.cluster_id.0,
-        from: shared.member_id.0,
-        to,
-        protocol_min: *PROTOCOLS.start(),
-        protocol_max: *PROTOCOLS.end(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        transfer,
-        peer_urls: shared.own_peer_urls(),
-        wanted: 0,
-    }
+    let peer_urls = shared.own_peer_urls();
+    Hello { transfer, peer_urls, ..Hello::new(shared.cluster_id.0, shared.member_id.0, to) }
 }
 
 /// The first frame of the answer, which has to be of member `to` of this cluster.

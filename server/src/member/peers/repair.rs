@@ -14,11 +14,11 @@ use super::{
         datadir::DataDir,
         shared::{CheckpointMessage, Shared},
     },
-    accept::{HANDSHAKE, HELLO_BYTES_MAX, Refusal, answer, greeting},
+    accept::{HELLO_BYTES_MAX, Refusal, answer, check_addressed, frame_bytes_max, greeting, hear},
     dial::{DialError, Line, welcome},
     members::ask_for_members,
     snapshot::{self, Incoming},
-    wire::{Frames, Hello, PROTOCOLS, RESEND, SNAPSHOT, Welcome, frame},
+    wire::{Frames, Hello, RESEND, SNAPSHOT, Welcome, frame},
 };
 use crate::front::body::Body;
 use ::http::{Request, Response, StatusCode};
@@ -52,8 +52,6 @@ const ROUNDS_SILENT: u32 = 10;
 /// How often it is looked whether a checkpoint reaches what is wanted, and how many times.
 const CHECKPOINT: Duration = Duration::from_millis(200);
 const CHECKPOINTS_AWAITED: u32 = 50;
-/// Frames that come in are no larger, as between members that run.
-const FRAME_BYTES_MAX: usize = 32 << 20;
 
 // ---- the peer that is asked ----
 
@@ -108,6 +106,7 @@ pub struct Taker {
     member_id: MemberId,
     file: PathBuf,
     options: Options,
+    frame_bytes_max: usize,
     /// Locked while a store comes in: one at a time.
     slot: Arc<Mutex<Option<Incoming>>>,
     taken: mpsc::Sender<Receiver>,
@@ -142,17 +141,13 @@ impl Taker {
         &self,
         frames: &mut Frames<RequestBody>,
     ) -> Result<(tokio::sync::OwnedMutexGuard<Option<Incoming>>, Incoming, u32), Refusal> {
-        let hello = timeout(HANDSHAKE, frames.expect::<Hello>()).await;
-        let hello = hello.map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, "no handshake".to_owned()))??;
-        if (hello.cluster_id, hello.to) != (self.cluster_id.0, self.member_id.0) {
-            let text = format!("this is member {} of cluster {}", self.member_id, self.cluster_id);
-            return Err(Refusal(StatusCode::PRECONDITION_FAILED, text));
-        }
+        let hello = hear(frames).await?;
+        check_addressed(&hello, self.cluster_id, self.member_id)?;
         if !self.asked.lock().expect("nothing fails under this lock").contains(&hello.from) {
             let text = format!("{} was not asked for a store", MemberId(hello.from));
             return Err(Refusal(StatusCode::FORBIDDEN, text));
         }
-        frames.allow(FRAME_BYTES_MAX);
+        frames.allow(self.frame_bytes_max);
         let busy = |_| Refusal(StatusCode::CONFLICT, "another snapshot is coming in".to_owned());
         let mut slot = self.slot.clone().try_lock_owned().map_err(busy)?;
         let incoming = Incoming::of(slot.take(), hello.transfer, &self.file, || self.options.clone());
@@ -270,6 +265,7 @@ impl Member {
             member_id,
             file,
             options,
+            frame_bytes_max: frame_bytes_max(config),
             slot: Arc::default(),
             taken,
             asked: Default::default(),
@@ -338,16 +334,8 @@ impl Repair<'_> {
     }
 
     async fn ask_at(&self, peer: u64, url: &str) -> Result<(), DialError> {
-        let hello = Hello {
-            cluster_id: self.taker.cluster_id.0,
-            from: self.taker.member_id.0,
-            to: peer,
-            protocol_min: *PROTOCOLS.start(),
-            protocol_max: *PROTOCOLS.end(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            wanted: self.wanted,
-            ..Default::default()
-        };
+        let taker = &self.taker;
+        let hello = Hello { wanted: self.wanted, ..Hello::new(taker.cluster_id.0, taker.member_id.0, peer) };
         self.taker.asked.lock().expect("nothing fails under this lock").insert(peer);
         let (frames, body) = mpsc::channel(1);
         let mut line = Line::open(&self.config.reach, url).await?;

@@ -55,6 +55,19 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// Of a member to another of its cluster, with what this build speaks.
+    pub fn new(cluster_id: u64, from: u64, to: u64) -> Hello {
+        Hello {
+            cluster_id,
+            from,
+            to,
+            protocol_min: *PROTOCOLS.start(),
+            protocol_max: *PROTOCOLS.end(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        }
+    }
+
     /// The newest version that both ends speak.
     pub fn protocol(&self) -> u32 {
         self.protocol_max.min(*PROTOCOLS.end())
