@@ -31,6 +31,8 @@ counts! {
     steps,
     /// Time that passed for the members.
     simulated_ms,
+    /// Seeds that were run again, and the same came of it.
+    repeated,
     entries,
     acked,
     unknown,
