@@ -107,19 +107,28 @@ const STORY: &[Step] = &[
 /// A step that is tried again has succeeded by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+type Masks = Vec<(Regex, &'static str)>;
+
+fn masks() -> Masks {
+    let masks = MASKS.iter().chain(STATUS).chain(ORDERED);
+    masks.map(|(pattern, by, _)| (Regex::new(pattern).expect("a mask is a pattern"), *by)).collect()
+}
+
+fn masked(masks: &Masks, line: &str) -> String {
+    masks.iter().fold(line.to_owned(), |line, (pattern, by)| pattern.replace_all(&line, *by).into_owned())
+}
+
 struct Cluster {
     etcdctl: PathBuf,
     servers: Vec<(String, Server)>,
-    masks: Vec<(Regex, &'static str)>,
+    masks: Masks,
 }
 
 impl Cluster {
     async fn new(etcdctl: PathBuf, program: &Program) -> Cluster {
-        let masks = MASKS.iter().chain(STATUS).chain(ORDERED);
-        let masks = masks.map(|(pattern, by, _)| (Regex::new(pattern).expect("a mask is a pattern"), *by));
         let mut servers = Server::start_cluster(program, 3).await;
         servers.push(("new".to_owned(), Server::idle(program.clone())));
-        Cluster { etcdctl, servers, masks: masks.collect() }
+        Cluster { etcdctl, servers, masks: masks() }
     }
 
     fn server(&self, name: &str) -> &Server {
@@ -190,12 +199,7 @@ impl Cluster {
     }
 
     fn mask(&self, text: &str) -> String {
-        let masked = |line: &str| {
-            self.masks
-                .iter()
-                .fold(line.to_owned(), |line, (pattern, by)| pattern.replace_all(&line, *by).into_owned())
-        };
-        let mut lines: Vec<String> = text.lines().map(masked).collect();
+        let mut lines: Vec<String> = text.lines().map(|line| masked(&self.masks, line)).collect();
         lines.sort_unstable();
         // A learner of 3.5.1 says Unavailable, after which its client tries again: a line for each time (LR-2).
         lines.dedup_by(|line, before| line == "LOG" && before == "LOG");
@@ -248,6 +252,23 @@ impl Cluster {
                 format!("{}\n", server.expect("a server of the story").1.ended().await)
             }
         }
+    }
+}
+
+#[test]
+fn an_id_of_fewer_digits_is_masked_as_any_other() {
+    let rows = |id: &str| {
+        [
+            format!("| {id:>16} | started | m0 | http://127.0.0.1:1 | http://127.0.0.1:2 |      false |"),
+            format!("| {id:>16} | unstarted |    | http://127.0.0.1:1 |                    |       true |"),
+            format!("| http://127.0.0.1:1 | {id:>16} |  3.5.1 |   20 kB |     false |      false |"),
+            format!("{id}, started, m0, http://127.0.0.1:1, http://127.0.0.1:2, false"),
+            format!("Member {id:>16} removed from cluster {id:>16}"),
+        ]
+    };
+    let masks = masks();
+    for (short, long) in rows("38789a874c66").iter().zip(rows("da6baa20993bcd82")) {
+        assert_eq!(masked(&masks, short), masked(&masks, &long));
     }
 }
 

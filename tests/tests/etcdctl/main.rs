@@ -46,7 +46,7 @@ const MASKS: &[(&str, &str, &str)] = &[
     (r"^http://HOST, \d+$", "http://HOST, HASH", "hashes cover leases, which the server picks"),
     (r#""hash":\d+"#, r#""hash":HASH"#, "hashes cover leases, which the server picks"),
     (r#","hash_revision":\d+"#, "", "a field that 3.5.1 lacks"),
-    (r"/[0-9a-f]{15,16}\b", "/LEASE", "a lease of a session, picked by the server"),
+    (r"/[0-9a-f]{12,16}\b", "/LEASE", "a lease of a session, picked by the server"),
 ];
 
 /// Whole commands whose answers name the server itself: what is masked in them beyond the lines above.
@@ -56,11 +56,15 @@ const STATUS: &[(&str, &str, &str)] = &[
         "HOST, STATUS, $1, $2,",
         "status",
     ),
-    (r"\|\s+http://HOST \| [0-9a-f]+ \|.*", "| HOST | STATUS |", "status as a table"),
+    (r"\|\s+http://HOST \| +[0-9a-f]+ \|.*", "| HOST | STATUS |", "status as a table"),
     (r"^\+[-+]+\+$", "+--+", "column widths follow sizes"),
     (r"^\|\s+ENDPOINT.*", "| HEADER |", "column widths follow sizes"),
-    (r"\b[0-9a-f]{15,16}, started", "ID, started", "ids come from peer URLs"),
-    (r"^\| [0-9a-f]{15,16} \| started.*", "| ID | MEMBER |", "ids come from peer URLs"),
+    (r"\b[0-9a-f]{12,16}, started", "ID, started", "ids come from peer URLs"),
+    (
+        r"^\| +[0-9a-f]{12,16} \| +(un)?started.*",
+        "| ID | ${1}MEMBER |",
+        "ids come from peer URLs: some are short",
+    ),
     (r"^\|\s+ID\s+\| STATUS.*", "| HEADER |", "column widths follow ids"),
 ];
 
