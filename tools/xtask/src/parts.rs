@@ -66,7 +66,7 @@ fn line(name: &str, took: Duration, ran: &Ran) -> String {
     for failure in &ran.failures {
         line.push_str("\n         failed: ");
         line.push_str(&failure.name);
-        for said in &failure.said {
+        for said in failure.panicked.iter().chain(&failure.said) {
             line.push_str("\n             ");
             line.push_str(said);
         }

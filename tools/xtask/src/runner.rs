@@ -82,12 +82,30 @@ pub struct Ran {
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failure {
     pub name: String,
-    /// The end of what it printed.
+    /// Its first panic and what follows it.
+    pub panicked: Vec<String>,
+    /// The end of what it printed, if that is not among `panicked`.
     pub said: VecDeque<String>,
 }
 
-/// Of what a failed test printed so many lines are kept: its panic is the last of them.
-const SAID_LINES: usize = 30;
+/// Of what a failed test printed so many lines are kept from its panic on, which logs of servers follow.
+const PANIC_LINES: usize = 40;
+/// And so many at its end.
+const SAID_LINES: usize = 20;
+
+impl Failure {
+    fn take(&mut self, line: &str) {
+        let panics = line.starts_with("thread '") && line.contains(" panicked at ");
+        if (panics || !self.panicked.is_empty()) && self.panicked.len() < PANIC_LINES {
+            self.panicked.push(line.to_owned());
+            return;
+        }
+        if self.said.len() == SAID_LINES {
+            self.said.pop_front();
+        }
+        self.said.push_back(line.to_owned());
+    }
+}
 
 /// Reads libtest's lines: a test that failed is named first, and what it printed follows after all have run.
 #[derive(Default)]
@@ -100,16 +118,13 @@ struct Failures {
 impl Failures {
     fn take(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            self.found.push(Failure { name: name.to_owned(), said: VecDeque::new() });
+            self.found.push(Failure { name: name.to_owned(), panicked: Vec::new(), said: VecDeque::new() });
         } else if let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----")) {
             self.speaks = self.found.iter().rposition(|f| f.name == name);
         } else if line == "failures:" || line == "successes:" {
             self.speaks = None;
         } else if let Some(failure) = self.speaks.map(|at| &mut self.found[at]) {
-            if failure.said.len() == SAID_LINES {
-                failure.said.pop_front();
-            }
-            failure.said.push_back(line.to_owned());
+            failure.take(line);
         }
     }
 }
@@ -229,20 +244,28 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_failed_is_kept_with_the_end_of_what_it_said() {
+    fn a_test_that_failed_is_kept_with_its_panic_and_the_end_of_what_it_said() {
         let script = "test a::good ... ok\ntest a::bad ... FAILED\n\nsuccesses:\n\n---- a::good stdout ----\nfine\n\n\
-                      successes:\n    a::good\n\nfailures:\n\n---- a::bad stdout ----\nthread panicked\nleft: 1\n\
-                      failures:\n    a::bad\n";
+                      successes:\n    a::good\n\nfailures:\n\n---- a::bad stdout ----\n\
+                      before\nthread 'a::bad' (7) panicked at a.rs:1:2:\nleft: 1\nfailures:\n    a::bad\n";
         let mut failures = Failures::default();
         script.lines().for_each(|line| failures.take(line));
-        let said = VecDeque::from(["thread panicked".to_owned(), "left: 1".to_owned()]);
-        assert_eq!(failures.found, [Failure { name: "a::bad".to_owned(), said }]);
+        let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+        let panicked = lines(&["thread 'a::bad' (7) panicked at a.rs:1:2:", "left: 1"]);
+        let bad = Failure { name: "a::bad".to_owned(), panicked, said: lines(&["before"]).into() };
+        assert_eq!(failures.found, [bad]);
 
         let mut failures = Failures::default();
         failures.take("test b ... FAILED");
         failures.take("---- b stdout ----");
-        (0..SAID_LINES + 5).for_each(|n| failures.take(&n.to_string()));
-        assert_eq!(failures.found[0].said.len(), SAID_LINES);
-        assert_eq!(failures.found[0].said[0], "5");
+        failures.take("thread 'b' (7) panicked at b.rs:1:2:");
+        (1..PANIC_LINES + SAID_LINES + 5).for_each(|n| failures.take(&n.to_string()));
+        let kept = &failures.found[0];
+        assert_eq!(
+            (kept.panicked.len(), kept.said.len()),
+            (PANIC_LINES, SAID_LINES),
+            "the log is cut between"
+        );
+        assert_eq!(kept.said[0], (PANIC_LINES + 5).to_string());
     }
 }
