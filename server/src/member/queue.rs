@@ -84,6 +84,17 @@ impl<T> Inbox<T> {
     /// Takes everything out, after waiting up to `patience` for something. False once the queue is closed
     /// and empty.
     pub fn drain(&self, into: &mut Vec<T>, patience: Duration) -> bool {
+        let mut inner = self.filled(patience);
+        into.append(&mut inner.items);
+        !(inner.closed && into.is_empty())
+    }
+
+    /// Waits up to `patience` for something, and leaves it in.
+    pub fn wait(&self, patience: Duration) {
+        drop(self.filled(patience));
+    }
+
+    fn filled(&self, patience: Duration) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.lock();
         if inner.items.is_empty() && !inner.closed && !patience.is_zero() {
             inner.waiting = true;
@@ -95,8 +106,7 @@ impl<T> Inbox<T> {
                 .0;
             inner.waiting = false;
         }
-        into.append(&mut inner.items);
-        !(inner.closed && into.is_empty())
+        inner
     }
 
     /// The consumer ends: no more goes in, and what is in is dropped, so that nobody waits for its answer.
@@ -189,6 +199,30 @@ mod tests {
         drop(first);
         inbox.close();
         assert_eq!(inbox.put(3).err(), Some(3));
+    }
+
+    #[test]
+    fn waiting_ends_with_the_first_that_comes_and_takes_nothing_out() {
+        let inbox = Arc::new(Inbox::default());
+        let consumer = thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                let mut batch = Vec::new();
+                inbox.wait(Duration::from_secs(600));
+                // What is there is there at once, however long one would wait.
+                inbox.wait(Duration::from_secs(600));
+                let open = inbox.drain(&mut batch, Duration::ZERO);
+                (open, batch)
+            }
+        });
+        while !inbox.lock().waiting {
+            thread::yield_now();
+        }
+        inbox.push(7).expect("it is open");
+        assert_eq!(consumer.join().expect("no panic"), (true, vec![7]));
+        inbox.close();
+        inbox.wait(Duration::from_secs(600));
+        Inbox::<()>::default().wait(Duration::from_millis(1));
     }
 
     #[test]

@@ -111,8 +111,6 @@ pub(super) enum StateMessage {
 
 /// What the checkpointer is told.
 pub(super) enum CheckpointMessage {
-    /// Something may be due.
-    Look,
     /// Somebody waits for a checkpoint.
     Checkpoint,
     /// The same, so that a crash does not undo it.

@@ -5,7 +5,7 @@
 //!           gets smaller.
 //! Holds     the log keeps what the tree file says it needs (`Db::log_floor`), and what Raft would read
 //!           for a follower that is a little behind.
-//! Never     holds up a writer: it works in steps, beside them.
+//! Never     holds up a writer: it works in short steps beside them, and rests between two while nobody waits for it.
 
 use super::super::{
     config::Level,
@@ -25,8 +25,12 @@ use tokio::sync::oneshot;
 
 /// How often it looks whether something is due.
 const LOOK: Duration = Duration::from_millis(100);
-/// Work of one step.
-const STEP: Budget = Budget::bytes(4 << 20);
+/// Work of one step: about a millisecond, after which a sync of the log finds the disk free.
+const STEP: Budget = Budget::bytes(512 << 10);
+/// A rest is so many times as long as the step before it.
+const REST_TIMES: u32 = 7;
+/// A disk that takes long for a step does not need longer rests.
+const REST_MAX: Duration = Duration::from_millis(50);
 /// Between two checkpoints that are made for a smaller file alone, and that nobody waits for.
 const SHRINK_EVERY: Duration = Duration::from_secs(2);
 /// A snapshot that nobody reads on ends after a minute, and the oldest one while more than this waits for readers.
@@ -41,8 +45,9 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
     let mut defragmentation = Defragmentation::default();
     // Put off at open. It is tried again where that fails, by the first who needs it.
     judge(shared, shared.db.read_space_map().map(drop));
+    let mut patience = LOOK;
     loop {
-        let open = shared.checkpointer.drain(&mut messages, LOOK);
+        let open = shared.checkpointer.drain(&mut messages, patience);
         if !open || shared.failed() {
             break;
         }
@@ -52,15 +57,20 @@ pub(in super::super) fn run(shared: &Arc<Shared>) {
                 CheckpointMessage::Defragment(to) => defragmentation.ask(to),
                 CheckpointMessage::Checkpoint => wanted = true,
                 CheckpointMessage::CheckpointForGood(to) => for_good.push(to),
-                CheckpointMessage::Look => {}
             }
         }
-        judge(shared, work(shared, wanted, &mut last));
+        let rest = work(shared, wanted, &mut last);
+        patience = rest.as_ref().map_or(LOOK, |rest| rest.unwrap_or(LOOK));
+        judge(shared, rest.map(drop));
         judge(shared, checkpoint_for_good(shared, for_good));
         if let Some(scrubber) = &mut scrubber {
             scrubber.work(shared);
         }
-        judge(shared, defragmentation.step(shared));
+        let progress = defragmentation.step(shared);
+        if let Ok(Progress::More) = progress {
+            patience = Duration::ZERO;
+        }
+        judge(shared, progress.map(drop));
     }
     shared.checkpointer.abandon();
 }
@@ -74,14 +84,17 @@ fn judge(shared: &Shared, result: Result<(), Error>) {
     }
 }
 
-fn work(shared: &Shared, wanted: bool, last: &mut Instant) -> Result<(), Error> {
+/// What is due. Gives back how long to rest before it goes on, if it is not done.
+fn work(shared: &Shared, wanted: bool, last: &mut Instant) -> Result<Option<Duration>, Error> {
     let db = &shared.db;
+    let mut step = Step::begin();
     let spare = shared.wal.prepare_spare(STEP);
+    let mut rest = step.rest();
     // Also when there was no room for a spare: a checkpoint lets segments of the log go.
     let shrinks = db.shrink(shared.now_ms(), Aim::Background)? == Shrinking::Checkpoint;
     let tidies = if shrinks { last.elapsed() >= SHRINK_EVERY } else { db.tidy_due() };
     if wanted || tidies || db.checkpoint_due(shared.now_ms()).is_some() {
-        checkpoint(shared)?;
+        checkpoint(shared, if wanted { Pace::Hurried } else { Pace::Rested })?;
         *last = Instant::now();
     }
     db.note_readers(shared.now_ms());
@@ -90,21 +103,58 @@ fn work(shared: &Shared, wanted: bool, last: &mut Instant) -> Result<(), Error> 
         let fields = [("snapshots", ended.to_string())];
         shared.log(Level::Warn, "a snapshot held space for too long and was ended", &fields);
     }
+    step = Step::begin();
     let holes = db.punch(shared.now_ms(), STEP)?;
-    if spare? == Progress::More || holes == Progress::More {
-        shared.checkpointer.extend([CheckpointMessage::Look]);
+    rest += step.rest();
+    Ok((spare? == Progress::More || holes == Progress::More).then_some(rest))
+}
+
+/// Whether somebody waits for a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Hurried,
+    /// It rests after each step. Whoever wants something meanwhile ends the rests.
+    Rested,
+}
+
+/// Since when one works without a rest.
+struct Step(Instant);
+
+impl Step {
+    fn begin() -> Step {
+        Step(Instant::now())
     }
-    Ok(())
+
+    fn rest(&self) -> Duration {
+        (self.0.elapsed() * REST_TIMES).min(REST_MAX)
+    }
 }
 
 /// One whole checkpoint, in steps.
-fn checkpoint(shared: &Shared) -> Result<(), Error> {
-    let started = Instant::now();
+fn checkpoint(shared: &Shared, pace: Pace) -> Result<(), Error> {
+    let begin = Instant::now();
+    let mut rested = Duration::ZERO;
     shared.db.log_durable(shared.wal.durable().last_index);
     // One that a full disk cut short is still frozen, and goes on.
     shared.db.freeze()?;
-    while let Progress::More = shared.db.checkpoint_step(STEP)? {}
-    shared.observer.checkpointed(started.elapsed().as_secs_f64());
+    loop {
+        let step = Step::begin();
+        if shared.db.checkpoint_step(STEP)? == Progress::Done {
+            break;
+        }
+        if pace == Pace::Rested {
+            // The log goes on meanwhile, and needs its next segment.
+            match shared.wal.prepare_spare(STEP) {
+                Ok(_) | Err(Error::NoSpace { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let rest = Instant::now();
+            shared.checkpointer.wait(step.rest());
+            rested += rest.elapsed();
+        }
+    }
+    // What it took of the disk and the processors: alerts are made of it.
+    shared.observer.checkpointed((begin.elapsed() - rested).as_secs_f64());
     release(shared)?;
     shared.db.raise_size();
     // A state that slowed down for the overlay, or whose purge waits for this, looks again.
@@ -118,7 +168,7 @@ fn checkpoint_for_good(shared: &Shared, waiters: Vec<oneshot::Sender<()>>) -> Re
     if waiters.is_empty() {
         return Ok(());
     }
-    checkpoint(shared)?;
+    checkpoint(shared, Pace::Hurried)?;
     shared.db.confirm()?;
     for to in waiters {
         // The member may be ending.
@@ -148,19 +198,17 @@ impl Defragmentation {
     }
 
     /// One checkpoint towards the end, if anybody asked for it.
-    fn step(&mut self, shared: &Shared) -> Result<(), Error> {
+    fn step(&mut self, shared: &Shared) -> Result<Progress, Error> {
         if self.waiters.is_empty() {
-            return Ok(());
+            return Ok(Progress::Done);
         }
-        let progress = self.checkpoint(shared);
-        if let Ok(Progress::More) = progress {
-            shared.checkpointer.extend([CheckpointMessage::Look]);
-            return Ok(());
+        let result = self.checkpoint(shared);
+        if let Ok(Progress::More) = result {
+            return result;
         }
-        let result = progress.map(drop);
         for to in self.waiters.drain(..) {
             // The caller may have gone away.
-            to.send(result.clone().map_err(|e| e.to_string())).ok();
+            to.send(result.clone().map(drop).map_err(|e| e.to_string())).ok();
         }
         result
     }
@@ -168,16 +216,16 @@ impl Defragmentation {
     fn checkpoint(&mut self, shared: &Shared) -> Result<Progress, Error> {
         if self.folds_left > 0 {
             self.folds_left -= 1;
-            checkpoint(shared)?;
+            checkpoint(shared, Pace::Hurried)?;
             return Ok(Progress::More);
         }
         if shared.db.shrink(shared.now_ms(), Aim::Goal)? == Shrinking::Checkpoint {
-            checkpoint(shared)?;
+            checkpoint(shared, Pace::Hurried)?;
             return Ok(Progress::More);
         }
         // Nothing is left to be reused. One more checkpoint writes that down, so that a restart knows it.
         shared.db.lower_size();
-        checkpoint(shared)?;
+        checkpoint(shared, Pace::Hurried)?;
         shared.db.confirm()?;
         Ok(Progress::Done)
     }
