@@ -6,9 +6,7 @@
 //!           2. a message leaves before our own sync only if the term that it carries is durable here;
 //!           3. raft-rs sees no message of a peer that could end the process;
 //!           4. nobody campaigns while its own log is being written;
-//!           5. nobody is told that a change of the membership is committed before that is recorded here;
-//!           6. a proposal reaches the log at most once, and a request that only a leader may make is never
-//!              handed on to another.
+//!           5. nobody is told that a change of the membership is committed before that is recorded here.
 //! Never     applies, reads a clock, draws from a random source that is not seeded, or waits for a disk.
 
 pub mod conf;
@@ -19,20 +17,22 @@ mod membership;
 pub mod peer;
 mod peers;
 mod proposals;
+mod proposing;
 mod reads;
+mod turns;
 
-use crate::{boot::draw, mutants::planted};
+use crate::mutants::planted;
 use bytes::Bytes;
 use cairn_proto::errors;
 use conf::ConfChange;
 use gathered::Gathered;
 pub use io::{Committed, Effects, Input, Leadership, Proposal, Stopped};
 use log::{EntryKind, Log, LogEntry, LogStorage, Promise, from_raft};
-use peer::{BYTES_PER_MESSAGE, HOPS_MAX, MessageKind, PeerEntry, PeerMessage, gather};
+use peer::{PeerEntry, PeerMessage, gather};
 use proposals::Proposals;
 use raft::{
     Config, RawNode, StateRole,
-    eraftpb::{self, EntryType, Message, MessageType},
+    eraftpb::{self, Message},
 };
 use reads::Reads;
 use std::{
@@ -346,111 +346,6 @@ impl<W, R> Replica<W, R> {
         }
     }
 
-    /// What a leader is asked waits for the end of the turn; what another is asked goes to the leader.
-    fn on_propose(&mut self, now_ms: u64, proposals: Vec<Proposal<W>>, effects: &mut Effects<W, R>) {
-        if self.leads() {
-            for proposal in proposals {
-                match proposal.kind {
-                    EntryKind::Normal => self.gathered.push(now_ms, proposal),
-                    _ => self.proposals.queue_change(proposal.data, Some((proposal.id, proposal.carried))),
-                }
-            }
-            return;
-        }
-        let refuse = |p: &Proposal<W>| p.leader_only && !planted("deposed-leader-ends-leases");
-        let (alone, others): (Vec<_>, Vec<_>) = proposals.into_iter().partition(refuse);
-        effects.refused.extend(alone.into_iter().map(|p| (p.carried, errors::NOT_LEADER)));
-        match self.node.raft.leader_id {
-            0 => self.proposals.wait_for_leader(now_ms, others),
-            leader => self.forward(now_ms, leader, others, effects),
-        }
-    }
-
-    /// Everything that waits becomes one message to Raft: one append, one sync. While entries are on their way to
-    /// followers it waits a moment for the news that they are committed, which the same message then brings.
-    fn propose_gathered(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
-        if !self.leads() {
-            return;
-        }
-        let raft = &self.node.raft;
-        let has_followers = raft.prs().iter().nth(1).is_some();
-        let on_their_way = raft.raft_log.committed < raft.raft_log.last_index();
-        let Some(due) = self.gathered.take_due(now_ms, has_followers && on_their_way) else { return };
-        let own = due.own.into_iter().map(|proposal| (proposal.data, Some(proposal.carried)));
-        let others = due.others.into_iter().map(|entry| (entry.data, None));
-        // Raft sends one append for each proposal, so none is to have more than fits.
-        let (mut entries, mut carried, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (data, kept) in own.chain(others) {
-            if bytes + data.len() > BYTES_PER_APPEND && !entries.is_empty() {
-                self.append(std::mem::take(&mut entries), std::mem::take(&mut carried), effects);
-                bytes = 0;
-            }
-            bytes += data.len();
-            entries.push(eraftpb::Entry { entry_type: EntryType::EntryNormal, data, ..Default::default() });
-            carried.extend(kept);
-        }
-        self.append(entries, carried, effects);
-    }
-
-    /// This member leads no more: what it had gathered is for the next leader.
-    fn take_gathered(&mut self, effects: &mut Effects<W, R>) -> Vec<Proposal<W>> {
-        let Gathered { own, others, hops, .. } = std::mem::take(&mut self.gathered);
-        let leader = self.node.raft.leader_id;
-        if leader != 0 && hops < HOPS_MAX && !others.is_empty() {
-            self.hand_on(leader, others, hops + 1, effects);
-        }
-        own
-    }
-
-    fn append(&mut self, entries: Vec<eraftpb::Entry>, carried: Vec<W>, effects: &mut Effects<W, R>) {
-        if entries.is_empty() {
-            return;
-        }
-        let first = self.node.raft.raft_log.last_index() + 1;
-        let term = self.node.raft.term;
-        let mut message = Message { from: self.node.raft.id, entries: entries.into(), ..Default::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        match self.node.raft.step(message) {
-            Ok(()) => self.proposals.appended(first, term, carried, &mut effects.refused),
-            Err(_) => effects.refused.extend(carried.into_iter().map(|c| (c, errors::PROPOSAL_DROPPED))),
-        }
-    }
-
-    /// As etcd does: a proposal goes to the leader, once, and is answered here when it is applied here.
-    fn forward(
-        &mut self,
-        now_ms: u64,
-        leader: u64,
-        proposals: Vec<Proposal<W>>,
-        effects: &mut Effects<W, R>,
-    ) {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for Proposal { id, kind, data, carried, .. } in proposals {
-            if bytes + data.len() > BYTES_PER_MESSAGE && !entries.is_empty() {
-                self.hand_on(leader, std::mem::take(&mut entries), 0, effects);
-                bytes = 0;
-            }
-            bytes += data.len();
-            entries.push(PeerEntry { kind: kind as i32, data: data.clone(), ..Default::default() });
-            self.proposals.forward(now_ms, id, data, carried);
-        }
-        if !entries.is_empty() {
-            self.hand_on(leader, entries, 0, effects);
-        }
-    }
-
-    fn hand_on(&self, leader: u64, entries: Vec<PeerEntry>, hops: usize, effects: &mut Effects<W, R>) {
-        effects.messages.push(PeerMessage {
-            kind: MessageKind::Propose as i32,
-            to: leader,
-            from: self.node.raft.id,
-            entries,
-            context: Bytes::from(vec![1; hops]),
-            ..Default::default()
-        });
-    }
-
     /// One round serves all reads that wait at this moment.
     fn on_read(&mut self, now_ms: u64, reads: Vec<R>) {
         self.reads.push(now_ms, reads);
@@ -652,55 +547,6 @@ impl<W, R> Replica<W, R> {
             self.on_propose(now_ms, again, effects);
         }
         proposes
-    }
-
-    /// raft-rs draws election timeouts from the thread's own source. Ours come from the seed, one for each
-    /// term, role and leader, so that two runs of one seed agree.
-    fn keep_timeout(&mut self) {
-        let raft = &self.node.raft;
-        let now = (raft.term, raft.state, raft.leader_id);
-        if self.drawn_for != Some(now) {
-            self.drawn_for = Some(now);
-            self.draws += 1;
-            let drawn = draw(self.seed, self.draws);
-            let follows = raft.state == StateRole::Follower && raft.leader_id != 0;
-            let spread = match self.turn_after(raft.leader_id) {
-                Some(turn) if follows && self.staggered => turn.spread(drawn, self.election_ticks as u64),
-                _ => drawn % self.election_ticks as u64,
-            };
-            self.timeout = self.election_ticks + spread as usize;
-        }
-        self.node.raft.set_randomized_election_timeout(self.timeout);
-    }
-
-    /// This voter's place among those that would go on without `leader`.
-    fn turn_after(&self, leader: u64) -> Option<Turn> {
-        let (voters, id) = (self.node.raft.prs().conf().voters().ids(), self.node.raft.id);
-        let others = || voters.iter().filter(|voter| *voter != leader);
-        let before = |voter: &u64| voter.wrapping_sub(leader) < id.wrapping_sub(leader);
-        others()
-            .any(|voter| voter == id)
-            .then(|| Turn { place: others().filter(before).count() as u64, of: others().count() as u64 })
-    }
-}
-
-/// Whose turn it is to ask for votes when a leader is lost. Each voter has a part of the second election timeout:
-/// two that ask at once may both fail, and the first part begins soonest.
-struct Turn {
-    place: u64,
-    of: u64,
-}
-
-impl Turn {
-    /// Ticks by which an election timeout is longer than it must be.
-    fn spread(&self, drawn: u64, election_ticks: u64) -> u64 {
-        if self.place == 0 {
-            // The clocks of two members are up to a tick apart, and one whose own wait is shorter than a timeout
-            // refuses its vote.
-            return 1.min(election_ticks - 1);
-        }
-        let part = (election_ticks / self.of).max(1);
-        election_ticks * self.place / self.of + drawn % part
     }
 }
 
