@@ -13,13 +13,14 @@ use super::{
     },
     Peer, Way,
     accept::REMOVED,
+    http::Answer,
     reach::{Connection, Reach, ReachError, Said},
     wire::{Batch, FrameError, Frames, Hello, PROTOCOLS, TALK, Welcome, body, frame},
 };
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
 use cairn_core::ClusterId;
-use http_body_util::{BodyExt as _, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::http2::{Builder, SendRequest},
@@ -118,6 +119,25 @@ impl Line {
         // Requests see its error as their own.
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Line { send, authority, said, driver })
+    }
+
+    /// Whether the other end is still there, as far as is known.
+    pub fn is_open(&self) -> bool {
+        !self.send.is_closed()
+    }
+
+    /// Sends a message and gives what answers it, beside any number of others.
+    pub async fn ask(&self, path: &str, body: Bytes) -> Result<Answer, ReachError> {
+        let request = Request::post(format!("http://{}{path}", self.authority))
+            .header(header::CONTENT_TYPE, "application/protobuf")
+            .body(Full::new(body).boxed_unsync())
+            .map_err(io::Error::other)?;
+        let answered = async {
+            let mut send = self.send.clone();
+            send.ready().await?;
+            Answer::read(send.send_request(request).await?).await
+        };
+        answered.await.map_err(|error| self.said.explain(error))
     }
 
     /// Sends a request whose frames come out of `frames`, and gives what answers it.

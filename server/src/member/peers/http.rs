@@ -10,6 +10,7 @@ use crate::front::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::{io, time::Duration};
 
@@ -22,6 +23,18 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Answer {
+    /// All of it.
+    ///
+    /// # Errors
+    /// If it is too large, or ends before it is whole.
+    pub(super) async fn read(response: Response<Incoming>) -> Result<Answer, ReachError> {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
 }
 
 /// An answer of plain text.
@@ -62,10 +75,9 @@ async fn send(reach: &Reach, url: &str, mut request: Request<Full<Bytes>>) -> Re
     let answered = async {
         let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let (head, body) = send.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+        let answer = Answer::read(send.send_request(request).await?).await;
         driver.abort();
-        Ok::<_, ReachError>(Answer { status: head.status, headers: head.headers, body })
+        answer
     };
     answered.await.map_err(|error| said.explain(error))
 }

@@ -7,7 +7,7 @@
 
 use super::{
     super::{Caller, Member, Refusal},
-    http::{self, reply},
+    http::reply,
 };
 use crate::front::body::Body;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -135,9 +135,8 @@ impl Member {
         let leader = self.shared.raft.leader.load(Ordering::Acquire);
         let body = bytes::Bytes::from(body);
         for url in self.shared.peers.urls_of(leader) {
-            let headers = [("content-type", "application/protobuf".to_owned())];
-            let reach = &self.shared.config.reach;
-            match http::ask(reach, &url, Method::POST, path, &headers, body.clone(), PATIENCE).await {
+            let (reach, kept) = (&self.shared.config.reach, &self.shared.peers.to_leader);
+            match kept.ask(reach, &url, path, body.clone(), PATIENCE).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Some(Some(answer.body)),
                 Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Some(None),
                 Ok(_) | Err(_) => {}

@@ -13,6 +13,7 @@ mod dial;
 mod figures;
 pub mod hashes;
 pub mod http;
+mod kept;
 pub mod leases;
 mod lines;
 pub mod members;
@@ -30,6 +31,7 @@ use cairn_core::replica::peer::{MessageKind, PeerMessage};
 pub use figures::PeerFigures;
 use figures::{Figures, Refusals};
 use hyper::body::Incoming;
+use kept::KeptLine;
 use lines::Lines;
 use prost::Message as _;
 use std::{
@@ -180,6 +182,8 @@ pub struct Peers {
     table: RwLock<BTreeMap<u64, Arc<Peer>>>,
     /// Of all that were ever in the table.
     figures: Mutex<BTreeMap<u64, Arc<Figures>>>,
+    /// What the leader is asked goes this way.
+    to_leader: KeptLine,
     refused_handshakes: Refusals,
     refused_messages: Refusals,
     lines: Lines,
@@ -200,6 +204,7 @@ impl Peers {
             told: Told::new(known, named),
             table: RwLock::default(),
             figures: Mutex::default(),
+            to_leader: KeptLine::default(),
             refused_handshakes: Refusals::default(),
             refused_messages: Refusals::default(),
             lines: Lines::default(),
