@@ -67,19 +67,36 @@ pub(super) async fn asked(shared: &Arc<Shared>, hello: &Hello) -> Response<Body>
         let text = format!("member {} runs", MemberId(peer));
         return Refusal(StatusCode::CONFLICT, text).into();
     }
-    let begins = shared.peers.asked.lock().expect("nothing fails under this lock").insert(peer);
-    if begins {
-        let shared = shared.clone();
+    if let Some(sending) = Sending::begin(shared, peer) {
         tokio::spawn(async move {
-            await_checkpoint(&shared, wanted).await;
-            snapshot::send(shared.clone(), peer).await;
-            shared.peers.asked.lock().expect("nothing fails under this lock").remove(&peer);
+            await_checkpoint(&sending.shared, wanted).await;
+            snapshot::send(sending.shared.clone(), peer).await;
         });
     }
     let (answers, body) = mpsc::channel(1);
     // There is room: it is the first.
     answers.send(frame(&greeting(shared, hello))).await.ok();
     answer(body)
+}
+
+/// A peer is being sent a store, until this is dropped, however that ends.
+struct Sending {
+    shared: Arc<Shared>,
+    peer: u64,
+}
+
+impl Sending {
+    /// `None` if it is already being sent one.
+    fn begin(shared: &Arc<Shared>, peer: u64) -> Option<Sending> {
+        let begins = shared.peers.asked.lock().expect("nothing fails under this lock").insert(peer);
+        begins.then(|| Sending { shared: shared.clone(), peer })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.shared.peers.asked.lock().expect("nothing fails under this lock").remove(&self.peer);
+    }
 }
 
 /// Waits for a while until the newest checkpoint holds the entry `wanted`.
