@@ -324,8 +324,11 @@ impl Checkpointer {
         if planted("log-released-to-the-unconfirmed") {
             upto = self.newest().seq;
         }
-        let floor =
+        let mut floor =
             self.written.iter().find(|written| written.seq == upto).map_or(0, |written| written.applied);
+        if planted("log-released-beyond-the-fold") {
+            floor = inner.published().meta.applied_index;
+        }
         inner.log_floor.fetch_max(floor, Ordering::AcqRel);
     }
 

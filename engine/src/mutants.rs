@@ -39,6 +39,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("rejected-slot-kept", "a slot that recovery rejected stays on disk"),
     ("log-released-one-checkpoint-early", "the log is released up to the confirmed checkpoint itself"),
     ("log-released-to-the-unconfirmed", "the log is released up to a checkpoint whose slot is not synced"),
+    (
+        "log-released-beyond-the-fold",
+        "the log is released up to what is applied, whether the tree file has it or not",
+    ),
     ("name-not-synced", "the name of the tree file is not made durable"),
     ("created-in-place", "a new tree file is built under its own name"),
     (

@@ -23,6 +23,7 @@ const CAUGHT_BY: &[(&str, &str, Search)] = &[
     ("rejected-slot-kept", "store::rot", refused_slot),
     ("log-released-one-checkpoint-early", "store::crash, bad slot", || power_loss_and_rot("r")),
     ("log-released-to-the-unconfirmed", "store::crash", || power_loss("r")),
+    ("log-released-beyond-the-fold", "store::crash", || power_loss("r")),
     ("name-not-synced", "store::crash", || power_loss("w")),
     ("created-in-place", "store::crash", || power_loss("w")),
     ("meta-from-newest-commit", "store::crash", || power_loss("f")),

@@ -9,6 +9,11 @@
 #[cfg(feature = "mutants")]
 pub const ALL: &[(&str, &str)] = &[
     ("messages-before-their-term-is-durable", "a new term is told to others before it is synced"),
+    (
+        "messages-sent-with-the-write-before-theirs",
+        "what waits for a write leaves when the one before it is synced",
+    ),
+    ("campaign-during-a-write-of-the-log", "a candidate asks for votes while its log is being written"),
     ("acknowledged-before-the-sync", "entries and votes are acknowledged before they are synced"),
     ("vote-forgotten", "the vote is not recorded"),
     (

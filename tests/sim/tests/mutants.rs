@@ -43,6 +43,8 @@ impl In {
 /// Each mistake, where it is looked for, and whether it is found in a few seeds.
 const MISTAKES: &[(&str, In, bool)] = &[
     ("messages-before-their-term-is-durable", In::Raft, false),
+    ("messages-sent-with-the-write-before-theirs", In::Raft, false),
+    ("campaign-during-a-write-of-the-log", In::Raft, true),
     ("acknowledged-before-the-sync", In::Raft, true),
     ("vote-forgotten", In::Raft, false),
     ("commit-behind-applied-at-open", In::Cluster, true),
@@ -84,6 +86,7 @@ const MISTAKES: &[(&str, In, bool)] = &[
     ("wal-install-not-noticed", In::Cluster, false),
     ("checkpoint-without-sync", In::Member, false),
     ("log-released-to-the-unconfirmed", In::Member, false),
+    ("log-released-beyond-the-fold", In::Member, true),
     ("name-not-synced", In::Member, false),
 ];
 

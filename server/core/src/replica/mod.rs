@@ -315,7 +315,7 @@ impl<W, R> Replica<W, R> {
     fn on_tick(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
         // raft-rs asserts that who becomes leader has persisted its log; so nobody's time to campaign runs
         // while its own log is being written.
-        if self.leads() || self.is_persisted() {
+        if self.leads() || self.is_persisted() || planted("campaign-during-a-write-of-the-log") {
             self.node.tick();
         }
         let mut late = Vec::new();
@@ -462,6 +462,15 @@ impl<W, R> Replica<W, R> {
         }
         if planted("acknowledged-before-the-sync") {
             at_once.append(&mut held);
+        }
+        if let Some(before) = self.in_sync.back_mut() {
+            if planted("messages-sent-with-the-write-before-theirs") {
+                before.held.append(&mut held);
+            }
+            let candidate = matches!(self.node.raft.state, StateRole::PreCandidate | StateRole::Candidate);
+            if candidate && planted("campaign-during-a-write-of-the-log") {
+                at_once.append(&mut held);
+            }
         }
         effects.messages.append(&mut at_once);
         let number = ready.number();

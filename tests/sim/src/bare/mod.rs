@@ -41,6 +41,8 @@ const ELECTION_TICKS: usize = 10;
 const PATIENCE_MS: u64 = 7_000;
 /// How long a member goes on that was removed.
 const FAREWELL_MS: u64 = 1_000;
+/// For how long a disk hangs: long enough for elections without its member.
+const HANG_MS: u64 = 4_000;
 /// Rounds of the quiet end.
 const ROUNDS: u64 = 300;
 /// Members that a cluster may grow to.
@@ -107,6 +109,8 @@ struct Peer {
     saved: Applied,
     /// Of this boot: batches of the log that are durable, and were not told yet.
     durable: Option<u64>,
+    /// Its disk does nothing until then.
+    hung_until_ms: u64,
     /// It was removed and ends then.
     ends_ms: Option<u64>,
     gone: bool,
@@ -198,6 +202,7 @@ impl Peer {
             applied: Applied::default(),
             saved: Applied::default(),
             durable: None,
+            hung_until_ms: 0,
             ends_ms: None,
             gone: false,
         }
@@ -311,7 +316,10 @@ impl Cluster {
                 if self.end_removed(at) { Ok(()) } else { self.take_in(at, Input::Tick) }
             }
             2 => {
-                self.sync(at);
+                // What was appended after a sync is not durable when that one is told.
+                if self.peers[at].durable.is_none() || self.rng.one_in(2) {
+                    self.sync(at);
+                }
                 self.tell_durable(at)
             }
             3 => {
@@ -328,7 +336,12 @@ impl Cluster {
                 self.crash(at);
                 Ok(())
             }
-            9 if self.rng.one_in(3) => self.step(at, Input::LogHangs),
+            9 if self.rng.one_in(3) => {
+                if self.rng.one_in(2) {
+                    self.peers[at].hung_until_ms = self.now_ms + HANG_MS;
+                }
+                self.step(at, Input::LogHangs)
+            }
             9 => {
                 let to = self.peers[self.rng.index(self.peers.len())].id;
                 self.step(at, Input::Transfer { to })
@@ -484,6 +497,9 @@ impl Cluster {
     }
 
     fn sync(&mut self, at: usize) {
+        if self.now_ms < self.peers[at].hung_until_ms {
+            return;
+        }
         let batch = self.peers[at].log.sync();
         self.peers[at].durable = Some(batch);
     }

@@ -90,6 +90,7 @@ impl Cluster {
     /// No more faults.
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.network.heal();
+        self.peers.iter_mut().for_each(|peer| peer.hung_until_ms = 0);
         for round in 0..ROUNDS {
             self.now_ms += TICK_MS;
             for at in 0..self.peers.len() {
