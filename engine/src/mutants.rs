@@ -27,6 +27,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("wal-read-from-one-segment-late", "at open the oldest segment that is needed is passed over"),
     ("wal-voided-entries-revived", "after a restart, entries that others replaced are there again"),
     ("wal-install-not-noticed", "a store that came by a snapshot gets the log of the one before it"),
+    (
+        "wal-loss-taken-for-a-torn-tail",
+        "damage to a batch that was durable is cut off as one that was never synced",
+    ),
     ("slot-before-data", "a commit slot is written before the pages it points at are synced"),
     ("checkpoint-without-sync", "a checkpoint writes its slot and never syncs"),
     ("extent-reused-one-checkpoint-early", "a freed extent is written again one checkpoint too early"),

@@ -78,7 +78,7 @@ fn outcome(disk: &SimVfs, bytes: u64, history: &History, place: &str) -> &'stati
 }
 
 /// Flips one byte after the other of the newest `files` files, and counts the outcomes.
-fn flip_each(bytes: u64, seal: bool, files: usize) -> BTreeMap<&'static str, u64> {
+pub fn flip_each(bytes: u64, seal: bool, files: usize) -> BTreeMap<&'static str, u64> {
     let (disk, history) = build(bytes, seal);
     let mut rng = SplitMix::new(SEED);
     let mut outcomes = BTreeMap::new();

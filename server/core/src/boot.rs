@@ -159,7 +159,9 @@ pub fn boot<A, R>(config: BootConfig) -> Result<Booted<A, R>, BootError> {
         Start::New { .. } => MemberId::at_bootstrap(&config.peer_urls, &config.cluster_token),
         Start::Join { member_id, .. } => *member_id,
     };
-    let member_id = Wal::owner(&*vfs, &config.wal_dir)?.map_or(told, MemberId);
+    let owner = Wal::owner(&*vfs, &config.wal_dir)
+        .map_err(|error| if error.is_corrupt() { BootError::LogDamaged(error) } else { error.into() })?;
+    let member_id = owner.map_or(told, MemberId);
     if member_id.0 == 0 {
         return Err(BootError::IdZero);
     }

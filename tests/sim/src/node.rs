@@ -92,6 +92,8 @@ pub struct Node {
     next_scan_ms: u64,
     /// A checkpoint was begun.
     freezing: bool,
+    /// The newest batch that the log's thread knows to be durable.
+    synced: u64,
     /// A mistake that the checks are to find.
     sabotage: Option<Sabotage>,
 }
@@ -177,6 +179,7 @@ impl Node {
             refused_reads: Vec::new(),
             next_scan_ms: 0,
             freezing: false,
+            synced: 0,
             sabotage,
         })
     }
@@ -308,7 +311,8 @@ impl Node {
         Ok(())
     }
 
-    /// What the log's thread does. False if there was no room.
+    /// What the log's thread does: where nothing came since the last sync, the newest batch is sealed. False if there was
+    /// no room.
     pub fn sync(&mut self) -> Result<bool, Error> {
         if self.sabotage == Some(Sabotage::DurableBeforeSync) {
             self.durable = Some(u64::MAX);
@@ -319,7 +323,13 @@ impl Node {
             Ok(point) => {
                 self.db.log_durable(point.last_index);
                 self.durable = self.durable.max(Some(point.batch_no.0));
-                Ok(true)
+                if std::mem::replace(&mut self.synced, point.batch_no.0) < point.batch_no.0 {
+                    return Ok(true);
+                }
+                match self.wal.seal() {
+                    Ok(()) | Err(Error::NoSpace { .. }) => Ok(true),
+                    Err(error) => Err(error),
+                }
             }
             Err(Error::NoSpace { .. }) => Ok(false),
             Err(error) => Err(error),

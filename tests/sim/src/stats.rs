@@ -86,4 +86,13 @@ counts! {
     rot_unmet,
     rot_found,
     repaired,
+    /// Logs in which bytes changed, by where that was; those that were of no more use there; members that did not start
+    /// over theirs, and those in whose place another one votes at the end.
+    logs_rotted,
+    logs_rotted_sealed,
+    logs_rotted_newest,
+    logs_rotted_last,
+    logs_unharmed,
+    logs_lost,
+    logs_replaced,
 }

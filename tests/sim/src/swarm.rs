@@ -55,6 +55,10 @@ pub enum Action {
     Rot,
     /// A member reads its store from the medium.
     Scrub,
+    /// Bytes of a member's log change on its disk.
+    RotLog,
+    /// An operator takes the next step to replace a member whose log is damaged.
+    Replace,
 }
 
 /// How many members a cluster begins with.
@@ -139,6 +143,9 @@ pub struct NetworkOptions {
     pub tells: bool,
 }
 
+/// Makes a draw of whether logs rot that is no other's.
+const LOGS_ROT: u64 = 0x6c6f_6773;
+
 fn one_of<T: Copy>(rng: &mut SplitMix, choices: &[T]) -> T {
     choices[rng.index(choices.len())]
 }
@@ -196,6 +203,9 @@ impl Swarm {
             if rng.clone().one_in(5) {
                 weights.extend([(Rot, 2), (Scrub, 2)]);
             }
+            if SplitMix::new(rng.clone().next_u64() ^ LOGS_ROT).one_in(6) {
+                weights.extend([(RotLog, 6), (Replace, 20)]);
+            }
         }
         let rates = match rng.below(4) {
             1 if cluster => vec![90, 100, 110],
@@ -244,6 +254,11 @@ impl Swarm {
     /// Whether stores rot.
     pub fn rots(&self) -> bool {
         self.weights.iter().any(|(action, _)| *action == Action::Rot)
+    }
+
+    /// Whether logs rot.
+    pub fn rots_logs(&self) -> bool {
+        self.weights.iter().any(|(action, _)| *action == Action::RotLog)
     }
 
     pub fn options(&self, vfs: Arc<dyn Vfs>) -> Options {

@@ -131,6 +131,10 @@ const SEEDS_OF_USERS: u64 = 200;
 const SEEDS_OF_ROT: u64 = 200;
 /// Stores that are found damaged in them, and have to be whole again.
 const REPAIRS: u64 = 200;
+/// Those in which logs of a minority rot.
+const SEEDS_OF_LOG_ROT: u64 = 300;
+/// Members that do not start over theirs, and have to be replaced.
+const REPLACEMENTS: u64 = 200;
 
 // rule: AU-4, AU-20, AU-21
 #[test]
@@ -171,4 +175,29 @@ fn r30_a_minority_whose_stores_rot_is_whole_again_without_an_operator() {
     assert!(repaired >= rot_found, "{rot_found} stores were damaged, {repaired} were replaced");
     println!("score: minority damage repaired {repaired} >={REPAIRS} ok");
     assert!(repaired >= REPAIRS, "only {repaired} of {rotted}");
+}
+
+// R30 of the test plan.
+#[test]
+fn r30_a_minority_whose_logs_rot_forgets_nothing_or_is_replaced() {
+    let mut all = Stats::default();
+    let seeds = (1..).filter(|seed| World::new(*seed, Founders::Drawn, false).has_log_rot());
+    for seed in seeds.take(SEEDS_OF_LOG_ROT as usize) {
+        let (stats, _) = run(World::new(seed, Founders::Drawn, false)).unwrap_or_else(|v| failed(&v));
+        all.add(&stats);
+    }
+    println!("{SEEDS_OF_LOG_ROT} seeds with logs that rot: {all:?}");
+    let floors = [
+        ("sealed segments", all.logs_rotted_sealed, 50),
+        ("newest segments", all.logs_rotted_newest, 50),
+        ("newest batches", all.logs_rotted_last, 50),
+        ("logs that were whole where they are needed", all.logs_unharmed, 50),
+    ];
+    for (what, count, floor) in floors {
+        assert!(count >= floor, "only {count} {what} in {SEEDS_OF_LOG_ROT} seeds");
+    }
+    let Stats { logs_lost, logs_replaced, .. } = all;
+    assert_eq!(logs_lost, logs_replaced);
+    println!("score: members-replaced-for-a-damaged-log {logs_replaced} >={REPLACEMENTS} ok");
+    assert!(logs_replaced >= REPLACEMENTS, "only {logs_replaced}");
 }

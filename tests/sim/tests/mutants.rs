@@ -84,6 +84,7 @@ const MISTAKES: &[(&str, In, bool)] = &[
     ("wal-recovered-tail-not-synced", In::Member, false),
     ("wal-voided-entries-revived", In::Cluster, false),
     ("wal-install-not-noticed", In::Cluster, false),
+    ("wal-loss-taken-for-a-torn-tail", In::Cluster, true),
     ("checkpoint-without-sync", In::Member, false),
     ("log-released-to-the-unconfirmed", In::Member, false),
     ("log-released-beyond-the-fold", In::Member, true),

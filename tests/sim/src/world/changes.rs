@@ -7,7 +7,7 @@
 //!           3. who was removed ends, as soon as it or its peers know.
 //! Never     decides what a change does: the model and the members say so.
 
-use super::{Ended, World, clients::Want, members::Host, members::urls};
+use super::{Ended, World, clients::Want, logs::has_rotten_log, members::Host, members::urls};
 use crate::model::Outcome;
 use cairn_core::{
     MemberId,
@@ -21,12 +21,22 @@ const JOINS_MAX: usize = 5;
 impl World {
     /// A client asks this member for a change.
     pub(super) fn change(&mut self, at: usize) -> Result<(), Ended> {
-        let changing = self.changing.is_some_and(|op| self.ops.contains_key(&op));
-        if changing || self.is_busy() || !self.node(at).is_voter() {
-            return Ok(());
+        match self.draw_change() {
+            Some((kind, id, peer_urls)) => self.ask_for(at, kind, id, peer_urls),
+            None => Ok(()),
         }
-        let Some((kind, id, peer_urls)) = self.draw_change() else { return Ok(()) };
-        if !self.may_change(at, kind, id) {
+    }
+
+    /// Asks this member for a change, unless another one is on its way or it would refuse.
+    pub(super) fn ask_for(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<(), Ended> {
+        let changing = self.changing.is_some_and(|op| self.ops.contains_key(&op));
+        if changing || self.is_busy() || !self.node(at).is_voter() || !self.may_change(at, kind, id) {
             return Ok(());
         }
         let op = self.begin(at, Want::Write);
@@ -56,7 +66,7 @@ impl World {
             if ids.is_empty() { None } else { Some(ids[rng.index(ids.len())]) }
         };
         let known: Vec<u64> = self.hosts.iter().map(|host| host.id).collect();
-        let lost = self.hosts.iter().find(|host| host.lost).map(|host| host.id);
+        let lost = self.hosts.iter().find(|host| host.lost || has_rotten_log(host)).map(|host| host.id);
         let place = self.hosts.len();
         // Now and then its URLs are another's.
         let at = if self.rng.one_in(6) { self.rng.index(place) } else { place };
@@ -142,6 +152,7 @@ impl World {
                 host.rate = self.swarm.rates[self.rng.index(self.swarm.rates.len())];
                 self.hosts.push(host);
                 self.stats.joined += 1;
+                self.take_place(id);
             }
             (Kind::Promote, _) => self.stats.promoted += 1,
             (Kind::Remove, Some(at)) => {
@@ -178,7 +189,10 @@ impl World {
         let voters = self.model.voters();
         let enough = voters.len() >= 3 && voters.contains(&self.hosts[at].id);
         // Until it is removed no other voter is; but a removal that is on its way may still come.
-        if !enough || !self.removals.is_empty() || self.hosts.iter().any(|host| host.lost) {
+        if !enough
+            || !self.removals.is_empty()
+            || self.hosts.iter().any(|host| host.lost || has_rotten_log(host))
+        {
             return;
         }
         self.crash(at);

@@ -46,6 +46,12 @@ impl World {
                 }
             }
             self.switch_alarm_off();
+            if let Some(at) =
+                self.hosts.iter().position(|host| host.node.as_ref().is_some_and(|node| node.leads))
+            {
+                let asked = self.replace(at);
+                self.settle(at, asked)?;
+            }
             for _ in 0..EXCHANGES {
                 self.now_ms += EXCHANGE_MS;
                 self.calm()?;
@@ -63,7 +69,7 @@ impl World {
             let rest = self.check_rest(at);
             self.settle(at, rest)?;
         }
-        let together = self.check_together();
+        let together = self.check_together().and_then(|()| self.count_replaced());
         self.settle(0, together)
     }
 
@@ -150,6 +156,7 @@ impl World {
             && self.model.alarms(pb::AlarmType::None as i32).is_empty()
             && self.hosts.iter().all(|host| rests(host) && !host.rotten)
             && leaders.count() == 1
+            && self.hosts.iter().all(|host| !host.gave_up || self.is_replaced(host))
             && self.watch_clients.iter().all(told)
     }
 

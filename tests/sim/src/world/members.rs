@@ -5,7 +5,7 @@
 //! Holds     a crash takes what a power loss may take; what is lost with it is counted as of unknown fate.
 //! Never     looks at what a member says: that is held against the record.
 
-use super::{Ended, World, broken, clients::Want};
+use super::{Ended, World, broken, clients::Want, logs, rot};
 use crate::{
     net::Flight,
     node::{Node, Turn},
@@ -13,7 +13,7 @@ use crate::{
 };
 use cairn_core::{
     ClusterId, MemberId,
-    boot::{BootConfig, Start},
+    boot::{BootConfig, BootError, Start},
     replica::Input,
 };
 use cairn_engine::{
@@ -44,6 +44,12 @@ pub(super) struct Host {
     pub lost: bool,
     /// A byte of its store changed, and nobody has noticed yet.
     pub rotten: bool,
+    /// Segments of its log in which bytes changed, and what the log held before, until it starts again.
+    pub log_rot: Vec<PathBuf>,
+    pub log_held: Option<logs::Held>,
+    /// Its log lost what it promised, so another one takes its place; which, once that was added.
+    pub gave_up: bool,
+    pub replaced_by: Option<u64>,
     /// It was removed and ends then.
     pub ends_ms: Option<u64>,
     pub paused_until_ms: u64,
@@ -75,6 +81,10 @@ impl Host {
             gone: false,
             lost: false,
             rotten: false,
+            log_rot: Vec::new(),
+            log_held: None,
+            gave_up: false,
+            replaced_by: None,
             ends_ms: None,
             paused_until_ms: 0,
             rate: 100,
@@ -91,6 +101,11 @@ impl Host {
     pub fn founder(at: usize, founders: usize) -> Host {
         let others = (0..founders).filter(|other| *other != at).map(urls).collect();
         Host::new(MemberId::at_bootstrap(&urls(at), TOKEN), urls(at), Start::New { others })
+    }
+
+    /// Neither store nor log are damaged, and the machine is there.
+    pub fn is_whole(&self) -> bool {
+        !self.rotten && !self.lost && !rot::is_aside(self) && !logs::has_rotten_log(self)
     }
 
     /// From now on it starts as one that was added and has nothing.
@@ -132,9 +147,14 @@ impl World {
         let own = ((at as u64) << 16) + host.boots;
         let booted = Node::boot(config, self.swarm.hub.clone(), own, self.sabotage);
         let node = booted.map_err(|e| {
-            let (damaged, why) = (e.is_of_store(), format!("start: {e}"));
-            if damaged { Ended::Damaged(why) } else { Ended::Failed(why) }
+            let why = format!("start: {e}");
+            match e {
+                BootError::LogDamaged(_) => Ended::LogDamaged(why),
+                e if e.is_of_store() => Ended::Damaged(why),
+                _ => Ended::Failed(why),
+            }
         })?;
+        self.check_held(at, &node)?;
         let (last, known) = (node.wal.last_index(), self.log.len() as u64);
         if self.founders == Founders::Of(1) && last < known {
             return broken(format!("the log ends at {last}, but {known} entries were applied"));
@@ -188,6 +208,8 @@ impl World {
         };
         host.vfs.stop_recording();
         host.faulty = false;
+        // What it held is what a start began to write on, too.
+        host.log_held = None;
         self.note(format_args!("crash of member {at} of kind {how}"));
     }
 

@@ -12,13 +12,15 @@
 //!              term are the same on all members, with all that comes before them; what is applied is durable at
 //!              a majority;
 //!           6. the size that a quota counts falls by a defragmentation alone, and a restart keeps it;
-//!           7. a member whose store rotted serves nothing of that, and is whole again with its log and its votes;
+//!           7. a member whose store rotted serves nothing of that, and is whole again with its log and its votes; one
+//!              whose log rotted has forgotten nothing, or does not start and is replaced;
 //!           8. without faults all members come to the same state, everything is answered, and who was removed ends.
 //! Never     draws from anything but its seed: a failing run is repeated from it.
 
 mod changes;
 mod clients;
 mod end;
+mod logs;
 mod members;
 mod raft;
 mod record;
@@ -85,6 +87,8 @@ enum Ended {
     Failed(String),
     /// A member did not start, for what is wrong with its store.
     Damaged(String),
+    /// A member did not start, for what its log lost.
+    LogDamaged(String),
     Broken(String),
 }
 
@@ -235,6 +239,11 @@ impl World {
         self.swarm.rots()
     }
 
+    /// Whether logs rot.
+    pub fn has_log_rot(&self) -> bool {
+        self.swarm.rots_logs()
+    }
+
     /// Runs the whole seed: faults first, then a quiet end in which everything must come to rest.
     ///
     /// # Errors
@@ -316,7 +325,14 @@ impl World {
         match done {
             Ok(()) => Ok(()),
             Err(Ended::Broken(what)) => Err(self.violation(format!("member {at}: {what}"))),
-            Err(Ended::Failed(why) | Ended::Damaged(why)) => {
+            Err(Ended::LogDamaged(why)) if logs::has_rotten_log(&self.hosts[at]) => {
+                self.stats.failures += 1;
+                self.note(format_args!("member {at} failed: {why}"));
+                self.crash(at);
+                self.give_up(at);
+                Ok(())
+            }
+            Err(Ended::Failed(why) | Ended::Damaged(why) | Ended::LogDamaged(why)) => {
                 let found = self.finds_rot(at, damaged, &why);
                 let host = &self.hosts[at];
                 if !host.faulty && !host.vfs.fault_fired() && !found {
@@ -403,6 +419,11 @@ impl World {
                 Ok(())
             }
             Action::Scrub => self.scrub(at),
+            Action::RotLog => {
+                self.rot_log(at);
+                Ok(())
+            }
+            Action::Replace => self.replace(at),
             Action::Time | Action::Partition | Action::Calm => unreachable!("done above"),
         }
     }

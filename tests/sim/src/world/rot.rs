@@ -7,7 +7,7 @@
 //!           3. what was found, or met by no read, is counted, so that a run knows how much it showed.
 //! Never     decides whether a store of a peer fits: the core does.
 
-use super::{Ended, World, broken, members::DIR, members::WAL_DIR};
+use super::{Ended, World, broken, members::DIR, members::Host, members::WAL_DIR};
 use crate::node::Sabotage;
 use cairn_core::repair::{self, Fit, KnownLog};
 use cairn_engine::{
@@ -27,8 +27,8 @@ impl World {
     pub(super) fn rot(&mut self, at: usize) {
         let voters = self.model.voters();
         let minority = voters.len() >= 3 && voters.contains(&self.hosts[at].id);
-        let others_whole = self.hosts.iter().all(|host| !host.rotten && !host.lost && !is_aside(host));
-        if !minority || !others_whole || !self.removals.is_empty() {
+        let all_whole = self.hosts.iter().all(Host::is_whole);
+        if !minority || !all_whole || !self.removals.is_empty() {
             return;
         }
         self.crash(at);
@@ -147,6 +147,7 @@ impl World {
     }
 }
 
-fn is_aside(host: &super::members::Host) -> bool {
+/// Whether the store was set aside, and no other has taken its place.
+pub(super) fn is_aside(host: &Host) -> bool {
     repair::is_aside(&host.vfs, Path::new(DIR)).expect("names are in memory")
 }
