@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod auth;
 pub mod client;
+pub mod cluster;
 pub mod history;
 pub mod hostile;
 pub mod load;

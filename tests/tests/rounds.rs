@@ -10,17 +10,11 @@
 //!              saw all of it once and in order, locks excluded each other, and all members hold the same.
 //! Never     counts a page cache as a disk: the simulator takes unsynced writes away.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cairn_proto::etcdserverpb::watch_request::RequestUnion;
-use cairn_proto::etcdserverpb::{
-    HashKvRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest, RangeRequest, StatusRequest,
-    WatchCreateRequest, WatchRequest,
-};
-use cairn_tests::client::Client;
-use cairn_tests::history::{Checked, Event, check, check_locks, check_watch};
-use cairn_tests::load::{GUARDED, LOCK, Load, PREFIX};
+use cairn_proto::etcdserverpb::{MemberAddRequest, MemberListRequest, MemberRemoveRequest};
+use cairn_tests::cluster::{self, Judged, accepted, judge, status};
+use cairn_tests::load::Load;
 use cairn_tests::proxy::{Direction, Net, Way};
 use cairn_tests::scale::{count, score, seed, time};
 use cairn_tests::server::{Program, Server};
@@ -28,13 +22,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
-use tokio_stream::StreamExt as _;
 
-/// What has not happened by then hangs.
-const HUNG: Duration = Duration::from_secs(60);
-/// How long a member may take to answer a question of the test.
-const ANSWER: Duration = Duration::from_millis(500);
-const RETRY: Duration = Duration::from_millis(20);
 /// Acknowledgements that show that the rest goes on without whom a fault took away.
 const WITHOUT: u64 = 60;
 
@@ -89,9 +77,7 @@ impl Fault {
 #[derive(Default)]
 struct Outcome {
     rounds: usize,
-    checked: Checked,
-    watched: usize,
-    guarded: usize,
+    judged: Judged,
     corrupted: usize,
     /// Stores that rotted, and were replaced without an operator.
     rotted: usize,
@@ -132,8 +118,7 @@ impl Field {
     }
 
     async fn goes_on(&self, acknowledgements: u64, when: &str) {
-        let goes_on = self.load.more(acknowledgements, HUNG).await;
-        assert!(goes_on, "no {acknowledgements} writes in {HUNG:?} {when}");
+        cluster::goes_on(&self.load, acknowledgements, when).await;
     }
 
     async fn hurt_and_heal(&mut self, fault: Fault) {
@@ -258,7 +243,7 @@ impl Field {
 
     /// Another member, with an empty directory, in the place of one that is removed.
     async fn replace(&mut self, old: usize, through: usize) {
-        let id = self.status(old).await.expect("it runs").1;
+        let id = status(&self.members[old]).await.expect("it runs").1;
         let mut cluster = self.members[through].client().await.cluster;
         // Changes are refused while members that were just started are not yet connected to for long.
         accepted(async || cluster.clone().member_remove(MemberRemoveRequest { id }).await).await;
@@ -286,96 +271,20 @@ impl Field {
         self.members[old] = new;
     }
 
-    /// Whether a member leads, and its id; `None` if it does not answer.
-    async fn status(&self, member: usize) -> Option<(bool, u64)> {
-        let asked = async {
-            let mut client = Client::connect(&self.members[member].url()).await.ok()?;
-            let status = client.maintenance.status(StatusRequest {}).await.ok()?.into_inner();
-            let id = status.header.as_ref()?.member_id;
-            Some((status.leader == id, id))
-        };
-        tokio::time::timeout(ANSWER, asked).await.ok().flatten()
-    }
-
     async fn leader(&self) -> usize {
-        let begin = std::time::Instant::now();
-        while begin.elapsed() < HUNG {
-            for member in 0..self.members.len() {
-                if self.status(member).await.is_some_and(|(leads, _)| leads) {
-                    return member;
-                }
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-        panic!("nobody leads for {HUNG:?}");
+        cluster::leader(&self.members).await
     }
 
     /// Ends the load, and judges all that was seen.
     async fn end(mut self) -> Outcome {
-        let ops = self.load.end_writes().await;
-        let events = everything(&self.members[0].client().await).await;
-        let last = events.iter().rev().find(|event| event.key.starts_with(PREFIX));
-        let seen = self.load.end(last.expect("something was written").revision, HUNG).await;
         let mut outcome = self.outcome;
+        outcome.judged = judge(self.load, &self.members, Vec::new()).await;
         outcome.corrupted = self.net.corrupted();
-        outcome.checked = check(&ops, &events).unwrap_or_else(|what| panic!("not serializable: {what}"));
-        for (number, seen) in seen.iter().enumerate() {
-            let whole = check_watch(PREFIX, seen, &events);
-            outcome.watched += whole.unwrap_or_else(|what| panic!("watcher {number}: {what}"));
-        }
-        let guarded = check_locks(LOCK, GUARDED, &events);
-        outcome.guarded = guarded.unwrap_or_else(|what| panic!("two held the lock: {what}"));
-
-        let revision = events.last().expect("something was written").revision;
-        let mut hashes = BTreeSet::new();
-        for member in &self.members {
-            let mut client = member.client().await;
-            // What a member answers a linearizable read from has everything.
-            client.kv.range(RangeRequest { key: "k".into(), ..Default::default() }).await.expect("a read");
-            let hash = client.maintenance.hash_kv(HashKvRequest { revision }).await.expect("a hash");
-            hashes.insert(hash.into_inner().hash);
-        }
-        assert_eq!(hashes.len(), 1, "members hold different things at revision {revision}");
         for member in &mut self.members {
             member.kill();
         }
         outcome
     }
-}
-
-/// Asks until it is not refused any longer.
-async fn accepted<T>(ask: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
-    let begin = std::time::Instant::now();
-    loop {
-        match ask().await {
-            Ok(done) => return done,
-            Err(refused) => assert!(begin.elapsed() < HUNG, "refused for {HUNG:?}: {refused}"),
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-/// All changes there were, by a watcher from the first revision on, up to the newest of a linearizable read.
-async fn everything(client: &Client) -> Vec<Event> {
-    let mut client = client.clone();
-    let read = RangeRequest { key: "k".into(), ..Default::default() };
-    let newest = client.kv.range(read).await.expect("a read").into_inner().header.expect("a header").revision;
-    let create = WatchCreateRequest {
-        key: vec![0].into(),
-        range_end: vec![0].into(),
-        start_revision: 1,
-        ..Default::default()
-    };
-    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let requests = tokio_stream::iter([create]).chain(tokio_stream::pending());
-    let mut answers = client.watch.watch(requests).await.expect("a stream").into_inner();
-    let mut events: Vec<Event> = Vec::new();
-    while events.last().is_none_or(|event| event.revision < newest) {
-        let answer = tokio::time::timeout(HUNG, answers.next()).await;
-        let answer = answer.expect("the history comes").expect("the stream goes on").expect("an answer");
-        events.extend(answer.events.iter().map(Event::of));
-    }
-    events
 }
 
 /// Every fault once, and then by chance.
@@ -416,16 +325,16 @@ async fn clusters_lose_nothing_and_show_one_order_whatever_is_done_to_their_proc
     }
     println!(
         "without an answer: {} landed, {} did not",
-        both(|o| o.checked.landed),
-        both(|o| o.checked.lost)
+        both(|o| o.judged.checked.landed),
+        both(|o| o.judged.checked.lost)
     );
     let total = of_three + of_five;
     let shown = [
         score("rounds of faults of real processes", both(|o| o.rounds), total),
-        score("changes placed in the order of revisions", both(|o| o.checked.writes), total * 200),
-        score("reads placed in the order of revisions", both(|o| o.checked.reads), total * 50),
-        score("events that watchers saw", both(|o| o.watched), total * 600),
-        score("changes under a lock", both(|o| o.guarded), total),
+        score("changes placed in the order of revisions", both(|o| o.judged.checked.writes), total * 200),
+        score("reads placed in the order of revisions", both(|o| o.judged.checked.reads), total * 50),
+        score("events that watchers saw", both(|o| o.judged.watched), total * 600),
+        score("changes under a lock", both(|o| o.judged.guarded), total),
         score("bits changed between members", both(|o| o.corrupted), 1),
         score("stores that rotted and were replaced", both(|o| o.rotted), 1),
     ];
