@@ -181,7 +181,8 @@ type Brings = Vec<(String, String)>;
 
 /// The packages that are compiled on [`TARGET`], and who brings whom.
 fn packages(root: &Path) -> Outcome<(Vec<Package>, Brings)> {
-    let mut command = cargo(root, &["metadata", "--format-version=1", "--locked", "--offline"]);
+    let mut command =
+        cargo(root, &["metadata", "--format-version=1", "--locked", "--offline", "--all-features"]);
     command.args(["--filter-platform", TARGET]);
     let output = command.output().map_err(|e| format!("cargo metadata: {e}"))?;
     if !output.status.success() {
