@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering;
 
 use crate::db::Inner;
 use crate::error::Result;
+use crate::failpoints::reach;
 use crate::fold::{Building, FoldAt, Tools, join};
 use crate::format::slot::{self, Slot};
 use crate::io::{Budget, Progress};
@@ -257,11 +258,13 @@ impl Checkpointer {
         if planted("slot-before-data") {
             self.file.write(slot::position(seq), &[IoSlice::new(&bytes)])?;
         }
+        reach("beforeCommit");
         if !planted("checkpoint-without-sync") {
             self.file.sync()?;
         }
         self.confirmed = before.seq;
         self.file.write(slot::position(seq), &[IoSlice::new(&bytes)])?;
+        reach("afterCommit");
         self.written.push_back(Written { seq, applied: slot.meta.applied_index, crc: slot::crc(&bytes) });
         while self.written.len() > slot::SLOTS as usize {
             self.written.pop_front();

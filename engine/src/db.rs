@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::checkpoint::{Checkpoint, Checkpointer, with_checkpoint};
 use crate::error::Result;
+use crate::failpoints::reach;
 use crate::fold::Purge;
 use crate::holds::{Holds, Lock};
 use crate::io::{Budget, FileLock, Progress};
@@ -167,8 +168,10 @@ impl Db {
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned) after any failed write or sync.
     pub fn begin(&self) -> Result<WriteTxn<'_>> {
+        reach("beforeStartDBTxn");
         let writer = self.0.writer();
         self.0.file.healthy()?;
+        reach("afterStartDBTxn");
         Ok(WriteTxn::new(&self.0, writer, self.0.published()))
     }
 

@@ -9,6 +9,7 @@ mod checkpoint;
 mod cursor;
 mod db;
 mod error;
+pub mod failpoints;
 mod fold;
 pub mod format;
 #[cfg(feature = "sim")]

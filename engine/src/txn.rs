@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::cursor::Cursor;
 use crate::db::{Inner, Writer};
 use crate::error::{Error, Result};
+use crate::failpoints::reach;
 use crate::overlay::Batch;
 use crate::schema::{AppendKey, TreeDef, TreeKind};
 use crate::view::{CommitMeta, OWNER_META_BYTES_MAX, Published, Seq, Value};
@@ -108,6 +109,9 @@ impl<'db> WriteTxn<'db> {
                 *last = Some(*key);
             }
         }
-        Ok(self.inner.publish_commit(self.batch, meta, stamp))
+        reach("beforeWritebackBuf");
+        let seq = self.inner.publish_commit(self.batch, meta, stamp);
+        reach("afterWritebackBuf");
+        Ok(seq)
     }
 }

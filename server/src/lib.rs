@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod discovery;
 pub mod exit;
 pub mod failed;
+pub mod failpoints;
 mod files;
 pub mod front;
 pub mod jwt;

@@ -84,6 +84,10 @@ fn print(text: &str) -> End {
 }
 
 fn serve(given: &Given) -> End {
+    #[cfg(feature = "failpoints")]
+    if let Err(text) = cairn::failpoints::begin() {
+        return not_configured(&Log::fallback(), &text);
+    }
     let (config, remarks) = match Config::new(given) {
         Ok(judged) => judged,
         Err(error) => return not_configured(&Log::fallback(), &error.to_string()),

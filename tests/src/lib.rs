@@ -11,6 +11,7 @@ pub mod answers;
 pub mod auth;
 pub mod client;
 pub mod cluster;
+pub mod failpoints;
 pub mod history;
 pub mod hostile;
 pub mod load;

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use cairn_proto::etcdserverpb::RangeRequest;
 
 use crate::client::Client;
+use crate::failpoints::Failpoints;
 use crate::proxy::Net;
 use crate::tools::Etcd;
 
@@ -71,7 +72,16 @@ impl Program {
 
     /// The daemon under test, as it is released.
     pub fn cairn() -> Program {
-        Program { path: crate::tools::cairn(), args: Vec::new(), env: Vec::new(), secure: false }
+        Program::at(crate::tools::cairn())
+    }
+
+    /// The daemon under test with what no release has: failpoints, and the version after this one.
+    pub fn cairn_next() -> Program {
+        Program::at(crate::tools::cairn_next())
+    }
+
+    fn at(path: PathBuf) -> Program {
+        Program { path, args: Vec::new(), env: Vec::new(), secure: false }
     }
 
     #[must_use]
@@ -180,6 +190,19 @@ impl Server {
         self.program.args.extend(flags);
     }
 
+    /// A variable of its next start, or none of that name.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.program.env.retain(|(known, _)| known != name);
+        self.program.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    /// Has its failpoints served, from its next start on.
+    pub fn serve_failpoints(&mut self) -> Failpoints {
+        let (port, _) = free_ports();
+        self.set_env("GOFAIL_HTTP", Some(&format!("127.0.0.1:{port}")));
+        Failpoints { port }
+    }
+
     /// Starts one that joins as a learner, which answers serializable reads alone.
     ///
     /// # Panics
@@ -259,6 +282,10 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    pub fn client_port(&self) -> u16 {
+        self.client_port
     }
 
     /// Where it listens under TLS.

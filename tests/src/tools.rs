@@ -42,8 +42,8 @@ pub fn cairn() -> PathBuf {
     CAIRN.get_or_init(|| build("CAIRN_BIN", "cairn", "cairn")).clone()
 }
 
-/// The daemon of the version after this one, as far as upgrades are tested with it: `CAIRN_NEXT_BIN`, or a build with the
-/// feature `next` made now.
+/// The daemon with what no release has: failpoints, and the version after this one, as far as upgrades are tested with it.
+/// `CAIRN_NEXT_BIN`, or a build with the features `next` and `failpoints` made now.
 ///
 /// # Panics
 /// If it does not build.
@@ -53,7 +53,8 @@ pub fn cairn_next() -> PathBuf {
         if let Some(path) = std::env::var_os("CAIRN_NEXT_BIN") {
             return PathBuf::from(path);
         }
-        let args = ["build", "--quiet", "--package", "cairn", "--bin", "cairn", "--features", "next"];
+        let args =
+            ["build", "--quiet", "--package", "cairn", "--bin", "cairn", "--features", "next,failpoints"];
         let status =
             Command::new(env!("CARGO")).args(args).current_dir(xtask::root()).status().expect("cargo runs");
         assert!(status.success(), "cargo {args:?} failed");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a release holds, and what it must not.
 
-use cairn_tests::tools;
+use cairn_tests::{failpoints, tools};
 
 /// A text of the engine that every build has: without it the search below would prove nothing.
 const OF_THE_ENGINE: &str = "writes stopped because an earlier write or sync of";
@@ -26,6 +26,20 @@ fn the_daemon_as_released_knows_nothing_of_the_next_version() {
     assert!(!holds(&released, OF_THE_NEXT));
     let next = std::fs::read(tools::cairn_next()).expect("the daemon is a file");
     assert!(holds(&next, OF_THE_NEXT), "the search proves nothing");
+}
+
+#[test]
+fn the_daemon_as_released_has_no_failpoint() {
+    let released = std::fs::read(tools::cairn()).expect("the daemon is a file");
+    let next = std::fs::read(tools::cairn_next()).expect("the daemon is a file");
+    for name in ["GOFAIL_HTTP", "GOFAIL_FAILPOINTS"] {
+        assert!(holds(&next, name), "the search for {name} proves nothing");
+        assert!(!holds(&released, name), "a release reads {name}");
+    }
+    for row in failpoints::table() {
+        assert_eq!(holds(&next, &row.name), row.is_there, "{}", row.name);
+        assert!(!holds(&released, &row.name), "a release has {}", row.name);
+    }
 }
 
 #[test]

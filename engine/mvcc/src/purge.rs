@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use cairn_engine::failpoints::reach;
 use cairn_engine::{AppendKey, PurgeRequest, Result, Seq, View};
 
 use crate::counts::Counts;
@@ -160,9 +161,11 @@ impl Purger {
                 if !self.scan(shared, revision, budget.entries.max(1))? {
                     return Ok(PurgeProgress::More);
                 }
+                reach("compactBeforeSetFinishedCompact");
                 self.jobs.pop_front();
                 self.finished = revision;
                 self.cut = self.cut.max(Some(Revision::new(revision.max(0), 0)));
+                reach("compactAfterSetFinishedCompact");
                 Ok(PurgeProgress::Done(revision))
             }
         }
@@ -170,6 +173,7 @@ impl Purger {
 
     /// Looks at the next entries of `hist` and hands over what they supersede; `true` at the end.
     fn scan(&mut self, shared: &Shared, compact: i64, entries: usize) -> Result<bool> {
+        reach("compactAfterAcquiredBatchTxLock");
         let view = shared.db.view();
         let mut cursor = view.cursor(&HIST);
         cursor.seek(&self.from.to_key());
@@ -202,6 +206,7 @@ impl Purger {
         }
         // Entries at the compact revision itself stay for watchers, and are looked at again by the next.
         self.from = if ended { Revision::new(compact.max(0), 0) } else { next };
+        reach("compactBeforeCommitBatch");
         let after = delete_cells(shared, &view, &dead)?;
         if !garbage.is_empty() {
             garbage.sort_unstable();
@@ -210,6 +215,7 @@ impl Purger {
             shared.counters.add(&Counts { purged: garbage.len() as u64, ..Counts::default() });
             shared.db.purge(&REV, PurgeRequest::Keys(garbage), after);
         }
+        reach("compactAfterCommitBatch");
         Ok(ended)
     }
 }

@@ -17,6 +17,7 @@ use super::index::{BatchPlace, BatchRange};
 use super::segment::{BLOCK, BLOCK_BYTES, SegmentHeader, segment_name};
 use super::{BatchNo, DurablePoint, LiveSegment, RecordBatch, Shared, Wal, WalOptions};
 use crate::error::{Error, Result};
+use crate::failpoints::reach;
 use crate::mutants::planted;
 
 /// Most that one append can carry: a bound of the format, far above any request limit.
@@ -355,7 +356,9 @@ impl Writer {
             return Ok(());
         }
         if !planted("wal-sync-skipped") {
+            reach("walBeforeSync");
             self.segment.file.sync_data().map_err(|e| Error::io("sync", &self.segment.path, None, e))?;
+            reach("walAfterSync");
         }
         self.syncs += 1;
         self.dirty = false;

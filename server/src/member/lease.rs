@@ -6,6 +6,7 @@
 //! Never     keeps a time: the lessor does.
 
 use super::{Member, Refusal};
+use crate::failpoints::pass;
 use bytes::Bytes;
 use cairn_core::{
     Command,
@@ -91,6 +92,7 @@ impl Member {
                 // A deposed leader that does not know it yet must not promise anything (R18).
                 self.linearize().await?;
             }
+            pass!("beforeCheckpointInLeaseRenew");
             let revoked = self.shared.revoked.notified();
             tokio::pin!(revoked);
             revoked.as_mut().enable();
@@ -120,6 +122,7 @@ impl Member {
         self.check_known().await?;
         self.linearize().await?;
         if self.leads() || !self.has_peers() {
+            pass!("beforeLookupWhenLeaseTimeToLive");
             return self.time_to_live_here(r).await;
         }
         let patience = Duration::from_millis(self.shared.config.request_timeout_ms());

@@ -41,14 +41,14 @@ pub use logwrite::HungWrite;
 pub use peers::PeerFigures;
 pub use watch::WatchStream;
 
-use crate::jwt::Jwt;
+use crate::{failpoints::pass, jwt::Jwt};
 use cairn_core::{
     boot::{BootConfig, BootError, Booted, boot, draw},
     ids::RequestIds,
     repair,
     watch::{Hub, HubOptions},
 };
-use cairn_engine::{InstallId, Options, Stopwatch, wal::WalOptions};
+use cairn_engine::{InstallId, Options, Stopwatch, failpoints::reach, wal::WalOptions};
 use cairn_proto::{errors, etcdserverpb as pb};
 use datadir::DataDir;
 use passwords::Passwords;
@@ -178,6 +178,7 @@ impl Member {
             _ = led.wait_for(|led| *led) => {}
             why = self.shared.wait_ended() => return Err(ended(why).await),
         }
+        pass!("beforePublishing");
         while let Err(refusal) = self.publish().await {
             if let Some(why) = self.shared.ended.get() {
                 return Err(ended(why.clone()).await);
@@ -291,7 +292,10 @@ impl Member {
         let id = InstallId(draw(self.shared.config.seed, self.shared.now_ms()));
         let installing = move || {
             let received = receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ())?;
-            received.install(&store, id).map(drop)
+            reach("applyBeforeOpenSnapshot");
+            received.install(&store, id)?;
+            reach("applyAfterOpenSnapshot");
+            Ok::<_, cairn_engine::Error>(())
         };
         let installed = tokio::task::spawn_blocking(installing).await;
         installed.map_err(|e| Failure::other(e.to_string()))?.map_err(Failure::from)

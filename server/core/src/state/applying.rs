@@ -21,6 +21,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
+use cairn_engine::failpoints::reach;
 use cairn_mvcc::{Batch, OpError, SmallTree};
 use cairn_proto::{errors, etcdserverpb as pb, membershippb};
 use prost::Message;
@@ -143,6 +144,7 @@ impl Applying<'_, '_> {
 
     fn compact(&mut self, r: &pb::CompactionRequest) -> Result<Applied, Failure> {
         self.cluster.alarms.admit(false)?;
+        reach("compactBeforeCommitScheduledCompact");
         self.batch.compact(r.revision)?;
         self.outcome_flags.compacted = Some(r.revision);
         Ok(Applied::Compact { revision: self.batch.revision() })

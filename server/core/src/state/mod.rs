@@ -31,6 +31,7 @@ use crate::{
 use alarms::Alarms;
 use applying::{Applying, Flags};
 use bytes::Bytes;
+use cairn_engine::failpoints::reach;
 use cairn_mvcc::{OpError, Reader, RevisionEvents, SmallTree, Store, TxnDone};
 use cairn_proto::{etcdserverpb as pb, membershippb};
 use members::{Members, REMOVED};
@@ -335,6 +336,7 @@ impl State {
             match entry.kind {
                 EntryKind::Normal if entry.data.is_empty() => {}
                 EntryKind::Normal => {
+                    reach("beforeApplyOneEntryNormal");
                     let (command, by, answer) = match carried {
                         Some(Carried { command: Some(command), by, answer }) => (command, by, Some(answer)),
                         other => {
@@ -349,6 +351,7 @@ impl State {
                     outcome.answers.extend(answer.map(|answer| (answer, result)));
                 }
                 EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+                    reach("beforeApplyOneConfChange");
                     let change = applying.conf_change(&entry)?;
                     if let Some(Carried { answer, .. }) = carried {
                         let members = || applying.cluster.members.iter().cloned().collect();
@@ -371,6 +374,9 @@ impl State {
         outcome.compacted = compacted.or(outcome.compacted);
         outcome.skipped = skipped.or(outcome.skipped);
         outcome.events.append(&mut batch.commit(index, term)?);
+        if compacted.is_some() {
+            reach("compactAfterCommitScheduledCompact");
+        }
         self.applied_term = term;
         Ok(())
     }

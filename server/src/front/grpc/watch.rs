@@ -6,7 +6,7 @@
 //! Never     orders, joins or drops an answer.
 
 use super::{message::Messages, status::Status};
-use crate::member::WatchStream;
+use crate::{failpoints::pass, member::WatchStream};
 use cairn_proto::{errors, etcdserverpb::WatchRequest, serve::WatchResponse};
 use futures_util::{Stream, stream};
 
@@ -48,7 +48,10 @@ impl Watching {
                     None => self.messages = None,
                 },
                 Turn::Taken => self.request = None,
-                Turn::Response(response) => return Ok(response.ok_or(errors::STOPPED)?),
+                Turn::Response(response) => {
+                    pass!("beforeSendWatchResponse");
+                    return Ok(response.ok_or(errors::STOPPED)?);
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{
     super::{Caller, Member, Refusal},
     http::reply,
 };
-use crate::front::body::Body;
+use crate::{failpoints::pass, front::body::Body};
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use cairn_proto::{errors, etcdserverpb as pb, leasepb};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -88,6 +88,7 @@ async fn time_left(member: &Member, body: &[u8]) -> Told {
     }
     // Only one that leads knows when a lease ends (R18).
     member.linearize().await.map_err(failed)?;
+    pass!("beforeLookupWhenForwardLeaseTimeToLive");
     // Whose rights count is known to the member that was asked, which looks at what comes back (AUTH-8).
     let response = member.called_by(Caller::Itself).time_to_live_here(asked).await.map_err(failed)?;
     if response.ttl < 0 {

@@ -25,6 +25,7 @@ use ::http::{Response, StatusCode};
 use cairn_core::boot::draw;
 use cairn_engine::{
     Error as EngineError, Options,
+    failpoints::reach,
     snapshot::{Receiver, Snapshot},
 };
 use hyper::body::Incoming as RequestBody;
@@ -267,10 +268,12 @@ async fn take(
 ) -> Result<Option<Receiver>, String> {
     let mut receiver = incoming.fill(slot, &mut frames).await?;
     let verifying = move || {
+        reach("raftBeforeSaveSnap");
         let meta = receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ()).map(|received| {
             let meta = received.meta();
             (meta.applied_index, meta.applied_term)
         });
+        reach("raftAfterSaveSnap");
         (receiver, meta)
     };
     let (receiver, meta) = tokio::task::spawn_blocking(verifying).await.map_err(|e| e.to_string())?;

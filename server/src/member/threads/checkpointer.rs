@@ -14,6 +14,7 @@ use super::super::{
 use super::scrubber::Scrubber;
 use cairn_engine::{
     Aim, Error, Shrinking,
+    failpoints::{reach, returned},
     io::{Budget, Progress},
     snapshot::SnapshotLimits,
 };
@@ -180,7 +181,9 @@ fn checkpoint_for_good(shared: &Shared, waiters: Vec<oneshot::Sender<()>>) -> Re
 fn release(shared: &Shared) -> Result<(), Error> {
     let applied = shared.raft.applied_index.load(Ordering::Acquire);
     let kept = applied.saturating_sub(shared.config.catch_up_entries).min(shared.peers.log_floor());
-    shared.wal.release(shared.db.log_floor().min(kept))
+    shared.wal.release(shared.db.log_floor().min(kept))?;
+    reach("raftAfterWALRelease");
+    Ok(())
 }
 
 /// Folds everything, and makes the file as small as its goal has it, or as whoever reads allows. Writers and
@@ -202,15 +205,32 @@ impl Defragmentation {
         if self.waiters.is_empty() {
             return Ok(Progress::Done);
         }
+        if let Some(why) = self.planted() {
+            self.answer(&Err(why));
+            return Ok(Progress::Done);
+        }
         let result = self.checkpoint(shared);
         if let Ok(Progress::More) = result {
             return result;
         }
+        self.answer(&result.clone().map(drop).map_err(|e| e.to_string()));
+        result
+    }
+
+    /// What a test has it fail with.
+    fn planted(&self) -> Option<String> {
+        if self.folds_left == FOLDS {
+            reach("defragBeforeCopy");
+            return returned("defragOpenFileError");
+        }
+        returned("defragdbFail")
+    }
+
+    fn answer(&mut self, result: &Result<(), String>) {
         for to in self.waiters.drain(..) {
             // The caller may have gone away.
-            to.send(result.clone().map(drop).map_err(|e| e.to_string())).ok();
+            to.send(result.clone()).ok();
         }
-        result
     }
 
     fn checkpoint(&mut self, shared: &Shared) -> Result<Progress, Error> {
@@ -224,6 +244,7 @@ impl Defragmentation {
             return Ok(Progress::More);
         }
         // Nothing is left to be reused. One more checkpoint writes that down, so that a restart knows it.
+        reach("defragBeforeRename");
         shared.db.lower_size();
         checkpoint(shared, Pace::Hurried)?;
         shared.db.confirm()?;

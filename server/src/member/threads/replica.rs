@@ -10,6 +10,7 @@ use super::super::{
     shared::{Answer, Kept, ReadWaiter, ReplicaMessage, Shared, StateMessage},
 };
 use cairn_core::replica::{Effects, Input, Proposal, Replica, conf::ConfChange};
+use cairn_engine::failpoints::{self, reach};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -52,6 +53,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         let now_ms = shared.now_ms();
         let mut step = |input| replica.take_in(now_ms, input, &mut effects);
         if let Some(batch) = sorted.durable {
+            reach("raftAfterSave");
             step(Input::Durable { batch });
         }
         let index = shared.raft.applied_index.load(Ordering::Acquire);
@@ -81,7 +83,9 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         }
         replica.settle(now_ms, &mut effects);
         for (index, term, to) in sorted.snapshots {
+            reach("raftBeforeApplySnap");
             replica.step(now_ms, Input::SnapshotReceived { index, term }, &mut effects);
+            reach("raftAfterApplySnap");
             // Nobody waits if the member ends.
             to.send(std::mem::take(&mut effects.install)).ok();
         }
@@ -99,6 +103,7 @@ pub(in super::super) fn run(shared: &Arc<Shared>, mut replica: Machine) {
         shared.removals.durable(replica.durable_commit());
         shared.raft.proposals.store(replica.proposals() as u64, Ordering::Relaxed);
         perform(shared, &mut effects);
+        reach("raftBeforeAdvance");
         if !open || shared.is_ended() {
             break;
         }
@@ -140,9 +145,14 @@ fn perform(shared: &Arc<Shared>, effects: &mut Effects<Kept, ReadWaiter>) {
         shared.fail(why);
     }
     if std::mem::take(&mut effects.sync) {
+        reach("raftBeforeSave");
         shared.log.extend([()]);
     }
     if !effects.messages.is_empty() {
+        if failpoints::ON {
+            let leads = shared.raft.leads.load(Ordering::Acquire);
+            reach(if leads { "raftBeforeLeaderSend" } else { "raftBeforeFollowerSend" });
+        }
         let unreachable = shared.peers.send(effects.messages.drain(..));
         shared.replica.extend(unreachable.into_iter().map(ReplicaMessage::Unreachable));
     }

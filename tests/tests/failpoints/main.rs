@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Failpoints of real processes, in a build that has them: what no signal and no link can hit.
+
+mod protocol;
