@@ -6,6 +6,7 @@
 //! Never     binds a socket.
 
 pub mod body;
+pub mod buckets;
 pub mod connection;
 pub mod grpc;
 pub mod web;
@@ -21,6 +22,7 @@ use crate::{
     tls::Tls,
 };
 use body::Body;
+use buckets::Buckets;
 use connection::Connection;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, header};
@@ -83,7 +85,8 @@ pub struct Front {
     secure: Secure,
     pub log: Log,
     pub metrics: Arc<Metrics>,
-    pub failures: grpc::auth::Failures,
+    /// Failed logins.
+    pub failures: Buckets,
     /// The member, from when it talks to its peers on.
     running: OnceLock<Member>,
     member: OnceLock<Member>,
@@ -112,7 +115,7 @@ pub enum Unhealthy {
 impl Front {
     pub fn new(config: Config, log: Log, metrics: Arc<Metrics>) -> Front {
         Front {
-            failures: grpc::auth::Failures::new(config.auth_failures_s),
+            failures: Buckets::new(grpc::auth::FAILURES_BURST, config.auth_failures_s),
             config,
             secure: Secure::default(),
             log,
