@@ -2,13 +2,15 @@
 //! What is sent to keep others from being served: floods of frames, connections that say nothing, requests that are
 //! refused as fast as they can be sent.
 //!
-//! Owns      the attacks, one client beside them that writes one key after the other, and the figures of both.
+//! Owns      the attacks, and the bounds that are held against the daemon after each. [`beside`](super::beside) has the
+//!           client beside them.
 //! Holds     1. beside every attack someone else is served, and after it at once again;
 //!           2. after every attack the same daemon is there, has said nothing of a panic, and is not larger than a
 //!              bound.
 //! Never     fails for a time that only a quiet machine can promise: those are printed, and what hangs fails.
 
 use crate::{
+    beside::{self, Span},
     frames::{
         CONTINUATION, DATA, END_HEADERS, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call,
         field, frame,
@@ -21,7 +23,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use prost::Message as _;
 use std::{
-    future::Future,
+    io::Write as _,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -39,8 +42,10 @@ const RECOVERY: Duration = Duration::from_secs(5);
 const HANGS: Duration = Duration::from_secs(50);
 /// How much longer others may wait beside an attack.
 const SLOWER_MAX: f64 = 2.0;
-/// How long the client is watched without an attack.
-const ALONE: Duration = Duration::from_millis(300);
+/// Runs of an attack that is to end its connection, in one window at least.
+const ENDED_MIN: usize = 3;
+/// How long silent connections are watched.
+const SILENCE: Duration = Duration::from_millis(300);
 const PUT: &str = "/etcdserverpb.KV/Put";
 
 /// How an attack goes: what is sent first, and then again and again.
@@ -151,84 +156,68 @@ fn memory(daemon: &Daemon) -> u64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
 }
 
-/// Puts one after the other until it is told to stop; the times that they took.
-async fn bystander(daemon: &Daemon, mut stop: tokio::sync::watch::Receiver<bool>) -> Vec<Duration> {
-    let mut kv = daemon.kv().await;
-    let mut times = Vec::new();
-    while !*stop.borrow_and_update() {
-        let begin = Instant::now();
-        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
-        kv.put(put).await.expect("others are served");
-        times.push(begin.elapsed());
-    }
-    times
-}
-
-fn p99(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
-}
-
-/// Does something while somebody else puts; how long one of their puts took, and what came of it.
-async fn watched<T>(daemon: &Daemon, doing: impl Future<Output = T>) -> (Duration, T) {
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let (times, done) = tokio::join!(bystander(daemon, stopped), async {
-        let done = doing.await;
-        stop.send_replace(true);
-        done
-    });
-    assert!(!times.is_empty(), "nobody else was served");
-    (p99(times), done)
-}
-
 /// A figure of the scorecard that fails nothing here: a machine with others on it keeps no such time.
 fn figure(name: &str, value: f64, most: f64) {
     let met = if value <= most { "ok" } else { "miss" };
     println!("score: {name} {value:.2} <={most} {met}");
 }
 
-/// Carries out one attack beside the client, and holds what became of the daemon against the bounds.
-async fn attack<T>(daemon: &Daemon, name: &str, before: u64, attack: impl Future<Output = T>) -> T {
-    let (alone, ()) = watched(daemon, tokio::time::sleep(ALONE)).await;
-    let (beside, done) = watched(daemon, attack).await;
+/// Carries out one attack beside a client, and holds what became of the daemon against the bounds.
+fn attack<T: Send>(
+    daemon: &Daemon,
+    name: &str,
+    before: u64,
+    runs_min: usize,
+    grpc_code: u32,
+    attack: impl AsyncFn(&str) -> T + Sync,
+    closes_after: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let seen = beside::watch(daemon, Span::of_run(), runs_min, grpc_code, attack, closes_after);
     let begin = Instant::now();
-    let put = pb::PutRequest { key: "after".into(), ..Default::default() };
-    daemon.kv().await.put(put).await.expect("it recovers");
+    run(async {
+        let put = pb::PutRequest { key: "after".into(), ..Default::default() };
+        daemon.kv().await.put(put).await.expect("it recovers");
+    });
     let recovery = begin.elapsed();
     assert!(recovery < HANGS, "{name}: {recovery:?} until others were served again");
-    let grown = until(async || {
+    let grown = run(until(async || {
         let grown = memory(daemon).saturating_sub(before);
         (grown <= GROWTH_BYTES_MAX).then_some(grown)
-    })
-    .await;
+    }));
     let name = name.replace(' ', "-");
-    println!("{name}: a put took {alone:?} alone and {beside:?} beside it (p99); {} KiB larger", grown >> 10);
-    figure(&format!("dos-{name}-p99-ratio"), beside.as_secs_f64() / alone.as_secs_f64(), SLOWER_MAX);
+    println!(
+        "{name}: a put took {:?} alone, {:?} beside it and {:?} beside a sink (p99); {} runs took {:.2} CPUs of the \
+         server and {:.2} of the attacker; {} KiB larger",
+        seen.alone,
+        seen.attack,
+        seen.sink,
+        seen.runs.len(),
+        seen.server_cpus,
+        seen.attacker_cpus,
+        grown >> 10
+    );
+    let ratio = |to: Duration| seen.attack.as_secs_f64() / to.as_secs_f64();
+    figure(&format!("dos-{name}-p99-ratio"), ratio(seen.alone), SLOWER_MAX);
+    figure(&format!("dos-{name}-p99-to-sink-ratio"), ratio(seen.sink), SLOWER_MAX);
     figure(&format!("dos-{name}-recovery-s"), recovery.as_secs_f64(), RECOVERY.as_secs_f64());
-    done
+    seen.runs
 }
 
 #[test]
 fn s23_dos_floods_of_frames_end_their_connection_and_nobody_elses() {
     let daemon = Daemon::start(&[]);
-    run(async {
-        let address = &daemon.clients[0];
-        let before = memory(&daemon);
-        for flood in ATTACKS {
-            let times = async {
-                let mut ended = Vec::new();
-                for _ in 0..3 {
-                    ended.push(flood.run(address, if flood.ends { 200_000 } else { 200 }).await);
-                }
-                ended
-            };
-            let ended = attack(&daemon, flood.name, before, times).await;
-            println!("{}: ended after {ended:?} bytes", flood.name);
-            assert!(!flood.ends || ended.iter().all(Option::is_some), "{} goes on for ever", flood.name);
-        }
-        println!("score: dos-floods {} >=7 ok", ATTACKS.len());
-        assert!(ATTACKS.len() >= 7);
-    });
+    let before = memory(&daemon);
+    for flood in ATTACKS {
+        let steps = if flood.ends { 200_000 } else { 200 };
+        let runs = async |address: &str| flood.run(address, steps).await;
+        // A connection that nobody ends is not ended by the sink either.
+        let bytes = |sent: &Option<usize>| sent.unwrap_or(usize::MAX);
+        let ended = attack(&daemon, flood.name, before, ENDED_MIN, 0, runs, bytes);
+        println!("{}: ended after {ended:?} bytes", flood.name);
+        assert!(!flood.ends || ended.iter().all(Option::is_some), "{} goes on for ever", flood.name);
+    }
+    println!("score: dos-floods {} >=7 ok", ATTACKS.len());
+    assert!(ATTACKS.len() >= 7);
     quiet_end(daemon);
 }
 
@@ -246,23 +235,28 @@ fn s18_s19_dos_connections_that_say_little_hold_up_nobody() {
         ("slow body", &begun),
     ];
     let daemon = Daemon::start(&[]);
-    run(async {
-        let before = memory(&daemon);
-        let mut open = Vec::new();
-        for (name, said) in kinds {
-            let many = async {
-                for _ in 0..SILENT {
-                    let mut stream = TcpStream::connect(&daemon.clients[0]).await.expect("it listens");
-                    stream.write_all(said).await.expect("written");
-                    open.push(stream);
-                }
-                tokio::time::sleep(ALONE).await;
-            };
-            attack(&daemon, name, before, many).await;
-        }
-        println!("score: dos-silent-connections {} >=600 ok", open.len());
-        assert!(open.len() >= 600);
-    });
+    let before = memory(&daemon);
+    let mut open = Vec::new();
+    for (name, said) in kinds {
+        let held = Mutex::new(Vec::new());
+        let many = async |address: &str| {
+            let connections = (0..SILENT).map(|_| {
+                let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+                stream.write_all(said).expect("written");
+                stream
+            });
+            let connections: Vec<_> = connections.collect();
+            tokio::time::sleep(SILENCE).await;
+            if address == daemon.clients[0] {
+                // Those of the run before are closed.
+                *held.lock().expect("one thread") = connections;
+            }
+        };
+        attack(&daemon, name, before, 1, 0, many, |()| usize::MAX);
+        open.extend(held.into_inner().expect("one thread"));
+    }
+    println!("score: dos-silent-connections {} >=600 ok", open.len());
+    assert!(open.len() >= 600);
     quiet_end(daemon);
 }
 
@@ -271,21 +265,18 @@ fn s18_s19_dos_connections_that_say_little_hold_up_nobody() {
 const REFUSED_MIN: usize = 200;
 const UNREAD_MIN: usize = 2_000;
 const UNIMPLEMENTED: u32 = 12;
-/// How long they are sent for.
-const FLOOD: Duration = Duration::from_millis(800);
 /// Calls under way at once.
 const AT_ONCE: usize = 16;
 
-/// One connection on which calls are made as fast as they are answered.
+/// One connection on which calls are made as fast as they are answered; how many.
 async fn flood(address: &str, path: &str, token: &str, body: &[u8], code: u32) -> usize {
     let stream = TcpStream::connect(address).await.expect("it listens");
     let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(executor, io).await.expect("it speaks HTTP/2");
     let driver = tokio::spawn(connection);
-    let begin = Instant::now();
     let (least, mut count) = (if code == UNIMPLEMENTED { UNREAD_MIN } else { REFUSED_MIN }, 0);
-    while begin.elapsed() < FLOOD || count < least {
+    while count < least {
         let one = |mut sender: SendRequest<Full<Bytes>>| async move {
             let request = http::Request::post(format!("http://{address}{path}"))
                 .header("content-type", "application/grpc")
@@ -334,14 +325,14 @@ fn s21_s22_s24_s25_dos_requests_that_are_refused_hold_up_nobody() {
         ("empty ranges", grant, "", framed(&empty.encode_to_vec()), 3),
         ("long tokens", "/etcdserverpb.KV/Range", &long, framed(&[]), 3),
     ];
-    run(async {
-        let before = memory(&daemon);
-        let mut refused = 0;
-        for (name, path, token, body, code) in &kinds {
-            let address = &daemon.clients[0];
-            refused += attack(&daemon, name, before, flood(address, path, token, body, *code)).await;
-        }
-        println!("score: dos-refused-requests {refused} >={} ok", REFUSED_MIN * kinds.len());
-    });
+    let before = memory(&daemon);
+    let mut refused = 0;
+    for (name, path, token, body, code) in &kinds {
+        let calls = async |address: &str| flood(address, path, token, body, *code).await;
+        let counts = attack(&daemon, name, before, 1, *code, calls, |_| usize::MAX);
+        refused += counts.iter().sum::<usize>();
+    }
+    println!("score: dos-refused-requests {refused} >={} ok", REFUSED_MIN * kinds.len());
+    assert!(refused >= REFUSED_MIN * kinds.len());
     quiet_end(daemon);
 }

@@ -2,6 +2,7 @@
 //! The daemon as clients and operators meet it: a process, its ports, its signals.
 
 mod auth;
+mod beside;
 mod bootstrap;
 mod certs;
 mod cluster;
