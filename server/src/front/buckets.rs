@@ -60,6 +60,13 @@ impl Buckets {
         self.until_burst(bucket.held)
     }
 
+    /// The same without counting.
+    pub fn owed(&self, remote: &str, now: Instant) -> Duration {
+        let by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = by_address.get(address(remote));
+        bucket.map_or(Duration::ZERO, |bucket| self.until_burst(bucket.left(now, self.rate)))
+    }
+
     fn until_burst(&self, held: f64) -> Duration {
         let over = held - f64::from(self.burst);
         if over > 0.0 { Duration::from_secs_f64(over / f64::from(self.rate)) } else { Duration::ZERO }
@@ -83,8 +90,11 @@ mod tests {
         assert!(waits[..50].iter().all(Duration::is_zero));
         assert_eq!(waits[59], Duration::from_secs(1));
         assert_eq!(failures.count("10.0.0.1:2", now), Duration::from_millis(2100), "another port");
+        assert_eq!(failures.owed("10.0.0.1:3", now), Duration::from_millis(2100));
+        assert_eq!(failures.owed("10.0.0.1:3", now), Duration::from_millis(2100), "asking counts nothing");
         assert!(failures.count("10.0.0.2:1", now).is_zero(), "another address");
         assert!(failures.count("10.0.0.1:1", now + Duration::from_secs(60)).is_zero(), "later");
+        assert!(failures.owed("10.0.0.3:1", now).is_zero(), "nothing is known of it");
         assert!((0..1000).all(|_| Buckets::new(50, 0).count("a:1", now).is_zero()), "no bound");
     }
 

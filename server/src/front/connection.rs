@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a connection's two ends tell each other: whether requests are under way, and whether any was
-//! answered since the client's last ping.
+//! What a connection's two ends tell each other: whether requests are under way, whether any was answered since the
+//! client's last ping, and what the connection is remembered for when it has ended.
 //!
-//! Owns      two counters.
-//! Never     judges a ping: the frame meter does.
+//! Owns      a counter and three flags.
+//! Never     judges a ping or a flood: the frame meter does.
 
 use std::sync::{
     Arc,
@@ -14,6 +14,10 @@ use std::sync::{
 pub struct Connection {
     active: AtomicUsize,
     answered: AtomicBool,
+    /// Something was sent that is no refusal.
+    served: AtomicBool,
+    /// The meter ended it.
+    condemned: AtomicBool,
 }
 
 impl Connection {
@@ -30,6 +34,21 @@ impl Connection {
     /// Whether something was sent since the last time this was asked.
     pub fn take_answered(&self) -> bool {
         self.answered.swap(false, Relaxed)
+    }
+
+    pub fn answered_with_message(&self) {
+        if !self.served.load(Relaxed) {
+            self.served.store(true, Relaxed);
+        }
+    }
+
+    pub fn condemn(&self) {
+        self.condemned.store(true, Relaxed);
+    }
+
+    /// Whether it gave its address a bad name: by what came over it, or by an early end before anything was served.
+    pub fn was_abused(&self, early: bool) -> bool {
+        self.condemned.load(Relaxed) || early && !self.served.load(Relaxed)
     }
 }
 

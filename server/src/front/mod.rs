@@ -33,6 +33,11 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// Connections of one address that are ended for what came over them, before others of it have to wait; and how many
+/// of them are forgiven in a second.
+const ABUSES_BURST: u32 = 8;
+const ABUSES_FORGIVEN_S: u32 = 4;
+
 /// What one listener serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
@@ -87,6 +92,8 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
     /// Failed logins.
     pub failures: Buckets,
+    /// Connections that were ended for what came over them.
+    pub abuses: Buckets,
     /// The member, from when it talks to its peers on.
     running: OnceLock<Member>,
     member: OnceLock<Member>,
@@ -116,6 +123,7 @@ impl Front {
     pub fn new(config: Config, log: Log, metrics: Arc<Metrics>) -> Front {
         Front {
             failures: Buckets::new(grpc::auth::FAILURES_BURST, config.auth_failures_s),
+            abuses: Buckets::new(ABUSES_BURST, ABUSES_FORGIVEN_S),
             config,
             secure: Secure::default(),
             log,

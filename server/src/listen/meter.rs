@@ -3,12 +3,14 @@
 //! connection.
 //!
 //! Owns      the heads of the frames of one HTTP/2 connection, both ways; the policy for pings, which is
-//!           grpc-go's for clients (LIMIT-15); bounds on frames that cost the server and not the client (S23).
+//!           grpc-go's for clients (LIMIT-15); bounds on frames that cost the server and not the client (S23); what
+//!           of them goes on a client's budget, and is paid by answers.
 //! Holds     1. bytes pass through unchanged;
 //!           2. a GOAWAY of the meter's own is only ever written between two frames;
 //!           3. a connection that does not say in time which protocol it speaks ends (S18).
 //! Never     holds a byte of payload, or meters what is not HTTP/2.
 
+use super::budget::{Budget, Came, Shared, Turn};
 use crate::front::connection::Connection;
 use cairn_proto::errors;
 use std::{
@@ -34,7 +36,8 @@ const IDLE_PING_MIN: Duration = Duration::from_secs(2 * 60 * 60);
 /// Over this time the frames below are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 const SETTINGS_MAX: u32 = 100;
-const RESETS_MAX: u32 = 20_000;
+/// Of streams, beyond one for each frame of an answer's message.
+const RESETS_MAX: u32 = 2_000;
 const EMPTY_DATA_MAX: u32 = 1_000;
 
 /// How often the other end may ping.
@@ -48,10 +51,12 @@ pub enum Pings {
 }
 
 const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// END_STREAM of DATA, ACK of SETTINGS and PING.
 const FLAG_ONE: u8 = 1;
@@ -62,19 +67,73 @@ pub struct Meter<S> {
     policy: Policy,
     incoming: Frames,
     outgoing: Frames,
+    budget: Option<Budget>,
     /// Until the preface is there, or something else.
     late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Meter<S> {
-    pub fn new(stream: S, connection: Arc<Connection>, pings: Pings) -> Meter<S> {
+    /// What it reads goes on a budget, if it shares in one: what members send each other is mostly not answered.
+    pub fn new(
+        stream: S,
+        connection: Arc<Connection>,
+        pings: Pings,
+        shared: Option<Arc<Shared>>,
+    ) -> Meter<S> {
         Meter {
             stream,
             policy: Policy::new(connection, pings),
             incoming: Frames::new(PREFACE.len()),
             outgoing: Frames::new(0),
+            budget: shared.map(Budget::new),
             late: Some(Box::pin(sleep(PREFACE_LIMIT))),
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Meter<S> {
+    /// Reads as much as the budget allows.
+    fn poll_within_budget(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let budget = self.budget.as_mut().filter(|_| self.incoming.metered);
+        let turn = match budget {
+            None => Turn::Whole,
+            Some(budget) => std::task::ready!(budget.poll_turn(context)),
+        };
+        let Turn::Bytes(len) = turn else {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        };
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(len.min(buffer.remaining())));
+        let polled = Pin::new(&mut self.stream).poll_read(context, &mut part);
+        let len = part.filled().len();
+        buffer.advance(len);
+        if len > 0
+            && let Some(budget) = &mut self.budget
+        {
+            budget.rest();
+        }
+        polled
+    }
+}
+
+impl<S> Meter<S> {
+    /// Goes over bytes that were sent.
+    fn has_sent(&mut self, bytes: &[u8]) {
+        let Meter { outgoing, policy, budget, incoming, .. } = self;
+        if !incoming.metered {
+            return policy.connection.answered_with_message();
+        }
+        outgoing.pass(bytes, |head| {
+            if head.kind == DATA && head.len > 0 {
+                policy.answered();
+                if let Some(budget) = budget {
+                    budget.pay(head.len);
+                }
+            }
+        });
     }
 }
 
@@ -94,6 +153,16 @@ struct Head {
     len: usize,
     kind: u8,
     flags: u8,
+}
+
+impl Head {
+    fn came(self) -> Came {
+        match self.kind {
+            HEADERS | CONTINUATION => Came::Headers(self.len),
+            DATA => Came::Data(self.len, self.flags & FLAG_ONE != 0),
+            _ => Came::Other,
+        }
+    }
 }
 
 impl Frames {
@@ -167,6 +236,12 @@ impl Policy {
         }
     }
 
+    /// A part of an answer's message was sent.
+    fn answered(&mut self) {
+        self.resets = self.resets.saturating_sub(1);
+        self.connection.answered_with_message();
+    }
+
     fn seen(&mut self, head: Head) {
         match (head.kind, head.flags & FLAG_ONE) {
             (PING, 0) => match self.pings {
@@ -233,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Meter<S> {
     ) -> Poll<io::Result<()>> {
         let meter = &mut *self;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut meter.stream).poll_read(context, buffer);
+        let polled = meter.poll_within_budget(context, buffer);
         if let (Poll::Pending, Some(late)) = (&polled, &mut meter.late)
             && late.as_mut().poll(context).is_ready()
         {
@@ -245,14 +320,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Meter<S> {
         if !matches!(polled, Poll::Ready(Ok(()))) {
             return polled;
         }
-        let (incoming, policy) = (&mut meter.incoming, &mut meter.policy);
-        incoming.pass(&buffer.filled()[before..], |head| policy.seen(head));
+        let Meter { incoming, policy, budget, .. } = meter;
+        incoming.pass(&buffer.filled()[before..], |head| {
+            policy.seen(head);
+            if let Some(budget) = budget {
+                budget.charge(head.came());
+            }
+        });
         if incoming.preface_left == 0 || !incoming.metered {
             meter.late = None;
         }
         let Some(why) = policy.broken else {
             return polled;
         };
+        policy.connection.condemn();
         if meter.outgoing.at_boundary() {
             // One attempt: a client that does not read is not told.
             let told = Pin::new(&mut meter.stream).poll_write(context, &goaway(why));
@@ -271,7 +352,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         let meter = &mut *self;
         let polled = Pin::new(&mut meter.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(len)) = polled {
-            meter.outgoing.pass(&bytes[..len], |_| {});
+            meter.has_sent(&bytes[..len]);
         }
         polled
     }
@@ -286,7 +367,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         if let Poll::Ready(Ok(mut left)) = polled {
             for slice in slices {
                 let len = left.min(slice.len());
-                meter.outgoing.pass(&slice[..len], |_| {});
+                meter.has_sent(&slice[..len]);
                 left -= len;
             }
         }
@@ -385,6 +466,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn s23_resets_are_bounded_beyond_those_of_streams_that_were_answered() {
+        let reset = Head { len: 4, kind: RST_STREAM, flags: 0 };
+        let mut policy = Policy::new(Arc::default(), Pings::Apart(Duration::ZERO));
+        for _ in 0..10 * RESETS_MAX {
+            policy.answered();
+            policy.seen(reset);
+        }
+        assert_eq!(policy.broken, None, "a watch that is cancelled is no attack");
+        for _ in 0..RESETS_MAX {
+            policy.seen(reset);
+        }
+        assert_eq!(policy.broken, Some("too_many_resets"));
+        assert!(!policy.connection.was_abused(true), "it was served");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s23_a_connection_that_was_not_answered_is_read_in_small_turns_and_a_member_is_not() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let windows: Vec<u8> = (0..2_000).flat_map(|_| frame(8, 0, &1u32.to_be_bytes())).collect();
+        for shared in [Some(Arc::default()), None] {
+            let in_turns = shared.is_some();
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let mut meter = Meter::new(server, Arc::default(), Pings::Counted(10), shared);
+            client.write_all(&[PREFACE, &windows].concat()).await.expect("room");
+            let (begin, mut read, mut longest) = (Instant::now(), 0, 0);
+            while read < PREFACE.len() + windows.len() {
+                let len = meter.read(&mut [0; 1 << 16]).await.expect("bytes");
+                (read, longest) = (read + len, longest.max(len));
+            }
+            assert_eq!((longest <= 2048, !begin.elapsed().is_zero()), (in_turns, in_turns), "{longest}");
+
+            // An answer is sent: it is read as anybody's.
+            meter.write_all(&frame(DATA, 0, &[0; 1 << 15])).await.expect("room");
+            client.write_all(&windows[..1_300]).await.expect("room");
+            client.write_all(&[frame(DATA, 0, &[1; 4_000])].concat()).await.expect("room");
+            assert_eq!(meter.read(&mut [0; 1 << 16]).await.expect("bytes"), 5_309);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn pings_of_a_peer_may_come_in_heaps_and_are_bounded_all_the_same() {
         let mut policy = Policy::new(Arc::default(), Pings::Counted(10));
         let ping = Head { len: 8, kind: PING, flags: 0 };
@@ -405,7 +526,7 @@ mod tests {
     async fn s19_a_preface_that_does_not_come_to_its_end_is_waited_for_ten_seconds() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(4096);
-        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO));
+        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO), None);
         client.write_all(&PREFACE[..7]).await.expect("room");
         assert_eq!(meter.read(&mut [0; 64]).await.expect("seven bytes"), 7);
         let begin = Instant::now();
@@ -413,7 +534,7 @@ mod tests {
         assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, PREFACE_LIMIT));
 
         let (mut client, server) = tokio::io::duplex(4096);
-        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO));
+        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::ZERO), None);
         client.write_all(PREFACE).await.expect("room");
         assert_eq!(meter.read(&mut [0; 64]).await.expect("the preface"), PREFACE.len());
         let idle = tokio::time::timeout(10 * PREFACE_LIMIT, meter.read(&mut [0; 64])).await;
@@ -425,11 +546,13 @@ mod tests {
     async fn a_client_that_pings_too_much_is_told_so() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(4096);
-        let mut meter = Meter::new(server, Arc::default(), Pings::Apart(Duration::from_secs(5)));
+        let connection = Arc::<Connection>::default();
+        let mut meter = Meter::new(server, connection.clone(), Pings::Apart(Duration::from_secs(5)), None);
         let pings: Vec<u8> = (0..5).flat_map(|_| frame(PING, 0, &[0; 8])).collect();
         client.write_all(&[PREFACE, &pings].concat()).await.expect("room");
         let error = meter.read(&mut [0; 4096]).await.expect_err("the connection ends");
         assert_eq!(error.to_string(), "too_many_pings");
+        assert!(connection.was_abused(false), "its address is remembered");
         drop(meter);
         let mut told = Vec::new();
         client.read_to_end(&mut told).await.expect("the end");

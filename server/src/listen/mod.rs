@@ -7,6 +7,7 @@
 //!           2. a socket file that someone still answers on is never removed.
 //! Never     looks into a request.
 
+pub mod budget;
 pub mod meter;
 
 use crate::{
@@ -15,10 +16,10 @@ use crate::{
         urls::{Host, ListenUrl, Place},
     },
     front::{self, Front, Remote, Role, connection::Connection as Traffic, until_true},
-    log::Log,
     stream::{Socket as Wire, Stream},
     tls::accept::{self, HANDSHAKE_LIMIT},
 };
+use budget::Shared;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -39,7 +40,7 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 /// As Go's listeners.
@@ -58,6 +59,8 @@ const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 const PENDING_RESETS_MAX: usize = 64;
 /// Pings of a peer in ten seconds: it sends one every two, and on a connection of its own for a snapshot.
 const PEER_PINGS_MAX: u32 = 100;
+/// What a new connection waits at most for those of its address that were ended for what came over them.
+const ABUSE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The first byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 22;
 /// Wait after a failed accept, which is out of descriptors as a rule.
@@ -70,6 +73,8 @@ pub struct Listener {
     pub address: String,
     socket: Socket,
     protection: Protection,
+    /// What its connections owe together.
+    shared: Arc<Shared>,
 }
 
 /// How connections of a listener begin.
@@ -150,7 +155,7 @@ fn bind(role: Role, url: &ListenUrl, reuse_port: bool) -> Result<Listener, Liste
                 ))
             })?;
             let address = listener.local_addr().unwrap_or(address).to_string();
-            Ok(Listener { role, address, socket: Socket::Tcp(listener), protection })
+            Ok(Listener { role, address, socket: Socket::Tcp(listener), protection, shared: Arc::default() })
         }
         Place::Unix(path) => {
             let listener = bind_unix(path)
@@ -161,6 +166,7 @@ fn bind(role: Role, url: &ListenUrl, reuse_port: bool) -> Result<Listener, Liste
                 address: path.display().to_string(),
                 socket: Socket::Unix { listener, _file: file },
                 protection,
+                shared: Arc::default(),
             })
         }
     }
@@ -236,7 +242,9 @@ impl Listener {
             let worker = &workers[turn % workers.len()];
             turn += 1;
             let (front, closing, begins) = (front.clone(), closing.clone(), (self.role, self.protection));
-            connections.spawn_on(async move { connection.serve(front, begins, closing).await }, worker);
+            let shared = (self.role != Role::Peer).then(|| self.shared.clone());
+            connections
+                .spawn_on(async move { connection.serve(front, begins, shared, closing).await }, worker);
         }
         drop(self.socket);
         while connections.join_next().await.is_some() {}
@@ -267,6 +275,7 @@ impl Connection {
         self,
         front: Arc<Front>,
         (role, protection): (Role, Protection),
+        shared: Option<Arc<Shared>>,
         mut closing: watch::Receiver<bool>,
     ) {
         let prepared = match self {
@@ -283,12 +292,18 @@ impl Connection {
                 return front.log.debug("cannot serve a connection", &[("error", error.to_string().into())]);
             }
         };
+        let wait =
+            if role == Role::Peer { Duration::ZERO } else { front.abuses.owed(&address, Instant::now()) };
+        let begun = async {
+            sleep(wait.min(ABUSE_WAIT_MAX)).await;
+            begin(socket, address, &front, role, protection).await
+        };
         let begun = tokio::select! {
-            begun = begin(socket, address, &front, role, protection) => begun,
+            begun = begun => begun,
             () = until_true(&mut closing) => return,
         };
         if let Some((stream, remote)) = begun {
-            serve_stream(stream, remote, front, role, closing).await;
+            serve_stream(stream, remote, front, role, shared, closing).await;
         }
     }
 }
@@ -321,9 +336,10 @@ async fn begin(
         _ => None,
     };
     match accept::accept(tls, socket, checked).await {
-        Ok(accepted) => {
-            Some((Stream::Tls(Box::new(accepted.stream.into())), Remote { address, user: accepted.user }))
-        }
+        Ok(accepted) => Some((
+            Stream::Tls(Box::new(accepted.stream.into())),
+            Remote { address, user: accepted.user },
+        )),
         Err(refused) => {
             refused.log(&front.log, role == Role::Peer, &address);
             None
@@ -344,16 +360,16 @@ async fn serve_stream(
     remote: Remote,
     front: Arc<Front>,
     role: Role,
+    shared: Option<Arc<Shared>>,
     mut closing: watch::Receiver<bool>,
 ) {
     let builder = builder(&front.config, role);
-    let log: Log = front.log.clone();
     let traffic = Arc::new(Traffic::default());
     let pings = match role {
         Role::Peer => Pings::Counted(PEER_PINGS_MAX),
         _ => Pings::Apart(front.config.ping_min),
     };
-    let metered = Meter::new(stream, traffic.clone(), pings);
+    let metered = Meter::new(stream, traffic.clone(), pings, shared);
     let service = service_fn(|request| {
         let answer = front::serve(front.clone(), role, remote.clone(), &traffic, request);
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
@@ -367,8 +383,15 @@ async fn serve_stream(
             connection.await
         }
     };
+    if role != Role::Peer && traffic.was_abused(result.is_err()) {
+        let now = Instant::now();
+        // No address waits for longer, so none is to be forgiven for longer.
+        if front.abuses.owed(&remote.address, now) < ABUSE_WAIT_MAX {
+            front.abuses.count(&remote.address, now);
+        }
+    }
     if let Err(error) = result {
-        log.debug(
+        front.log.debug(
             "a connection ended early",
             &[("remote", (*remote.address).into()), ("error", error.to_string().into())],
         );

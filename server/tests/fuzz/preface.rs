@@ -45,7 +45,8 @@ fn run(input: &[u8]) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let (client, server) = tokio::io::duplex(1 << 16);
-        let metered = Meter::new(server, Arc::default(), Pings::Apart(Duration::from_secs(5)));
+        let metered =
+            Meter::new(server, Arc::default(), Pings::Apart(Duration::from_secs(5)), Some(Arc::default()));
         let service = service_fn(|request: Request<Incoming>| {
             let answered = answered.clone();
             async move {
