@@ -4,6 +4,7 @@
 //! Owns      one type for all of them, dialled or accepted, so that what serves requests is compiled once.
 //! Never     looks at the bytes.
 
+use crate::tls::gather::Gather;
 use std::{
     io,
     net::IpAddr,
@@ -14,7 +15,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::TlsStream;
 
 pub enum Socket {
     Tcp(TcpStream),
@@ -24,7 +24,7 @@ pub enum Socket {
 /// See the module.
 pub enum Stream {
     Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<Gather<Socket>>),
 }
 
 impl Socket {

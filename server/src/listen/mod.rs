@@ -17,7 +17,10 @@ use crate::{
     },
     front::{self, Front, Remote, Role, connection::Connection as Traffic, until_true},
     stream::{Socket as Wire, Stream},
-    tls::accept::{self, HANDSHAKE_LIMIT},
+    tls::{
+        accept::{self, HANDSHAKE_LIMIT},
+        gather::Gather,
+    },
 };
 use budget::Shared;
 use hyper::service::service_fn;
@@ -337,7 +340,7 @@ async fn begin(
     };
     match accept::accept(tls, socket, checked).await {
         Ok(accepted) => Some((
-            Stream::Tls(Box::new(accepted.stream.into())),
+            Stream::Tls(Box::new(Gather::new(accepted.stream.into()))),
             Remote { address, user: accepted.user },
         )),
         Err(refused) => {

@@ -12,6 +12,7 @@ pub mod accept;
 mod clients;
 pub mod dial;
 pub mod expiry;
+pub mod gather;
 mod judge;
 pub mod load;
 pub mod made;

@@ -11,6 +11,7 @@ use crate::{
     tls::{
         Dial,
         dial::dial,
+        gather::Gather,
         refused::{End, Refused, of_tls},
     },
 };
@@ -73,7 +74,7 @@ impl Reach {
         let stream = if secure {
             let tls = self.tls.as_ref().ok_or_else(|| ReachError::Untrusted(url.to_owned()))?;
             let stream = dial(tls, socket, host, protocol).await.map_err(ReachError::Tls)?;
-            Stream::Tls(Box::new(stream.into()))
+            Stream::Tls(Box::new(Gather::new(stream.into())))
         } else {
             Stream::Plain(socket)
         };
