@@ -6,7 +6,7 @@
 //! Holds     one handshake that is slow delays no other: each runs on its connection's own task.
 //! Never     serves a request.
 
-use super::{Tls, refused::Refused, x509, x509::Facts};
+use super::{Tls, refused::Refused, settings, x509, x509::Facts};
 use rustls::{pki_types::CertificateDer, server::Acceptor};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -49,11 +49,15 @@ where
         let offered: Vec<&[u8]> = protocols.collect();
         offered.contains(&b"http/1.1".as_slice()) && !offered.contains(&b"h2".as_slice())
     });
+    let prefers_chacha = settings::prefers_chacha(hello.cipher_suites());
     let files = tls.clone();
     let loaded = spawn_blocking(move || files.now()).await.expect("loading does not panic");
-    let config = if speaks_http1_alone { &loaded.bare } else { &loaded.h2 };
+    let mut config = if speaks_http1_alone { loaded.bare.clone() } else { loaded.h2.clone() };
+    if prefers_chacha {
+        Arc::make_mut(&mut config).ignore_client_order = false;
+    }
     let refused = |refused: Refused| refused.asked_for(&server_name);
-    let stream = start.into_stream(config.clone()).await.map_err(|error| refused(Refused::of(&error)))?;
+    let stream = start.into_stream(config).await.map_err(|error| refused(Refused::of(&error)))?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let Some(facts) = shown.and_then(|leaf: &CertificateDer<'_>| x509::read(leaf)) else {
         return Ok(Accepted { stream, user: None });

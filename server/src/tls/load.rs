@@ -11,7 +11,7 @@ use super::{
     clients::Clients,
     judge::Judge,
     servers::{Anyone, Servers},
-    settings::{Allowed, Dialled, Protocol, Settings, Trust},
+    settings::{self, Allowed, Dialled, Protocol, Settings, Trust},
     x509::{self, Facts},
 };
 use rustls::{
@@ -89,6 +89,7 @@ impl Source for Settings {
         // Nothing is resumed: each handshake asks anew whether a certificate is revoked (S17).
         bare.session_storage = Arc::new(NoServerSessionStorage {});
         bare.send_tls13_tickets = 0;
+        bare.ignore_client_order = true;
         let mut h2 = bare.clone();
         h2.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(Loaded { h2: Arc::new(h2), bare: Arc::new(bare), own }))
@@ -138,6 +139,8 @@ fn impossible(why: rustls::Error) -> TlsError {
 fn provider(protocol: &Protocol) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| protocol.offers(suite.suite()));
+    // As Go: the cheapest for whom AES is built into the CPU comes first.
+    provider.cipher_suites.sort_by_key(|suite| !settings::is_aes128(suite.suite()));
     provider
 }
 

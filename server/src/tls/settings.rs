@@ -117,6 +117,27 @@ const OFFERED: [(&str, CipherSuite); 6] = [
     ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
+pub fn is_aes128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+/// Whether ChaCha20 is the first cipher in a list: of a client that has no AES in its CPU.
+pub fn prefers_chacha(suites: &[CipherSuite]) -> bool {
+    use CipherSuite as S;
+    let of_ours = suites.iter().find(|suite| {
+        matches!(suite, S::TLS13_AES_128_GCM_SHA256 | S::TLS13_AES_256_GCM_SHA384)
+            || **suite == S::TLS13_CHACHA20_POLY1305_SHA256
+            || OFFERED.iter().any(|(_, known)| known == *suite)
+    });
+    let name = of_ours.and_then(CipherSuite::as_str);
+    name.is_some_and(|name| name.contains("CHACHA20"))
+}
+
 const TLS13: [&str; 3] = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 
 /// Suites of Go without forward secrecy, or without authenticated encryption.
@@ -181,6 +202,16 @@ mod tests {
         let one = Protocol { suites: vec![OFFERED[0].1], ..Protocol::default() };
         assert_eq!(OFFERED.iter().filter(|(_, suite)| one.offers(*suite)).count(), 1);
         assert!(one.offers(CipherSuite::TLS13_AES_128_GCM_SHA256));
+    }
+
+    #[test]
+    fn a_client_without_aes_in_its_cpu_is_known_by_what_it_offers_first() {
+        use CipherSuite as S;
+        let unknown = S::Unknown(0x1a1a);
+        assert!(prefers_chacha(&[unknown, S::TLS13_CHACHA20_POLY1305_SHA256, S::TLS13_AES_128_GCM_SHA256]));
+        assert!(prefers_chacha(&[S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256]));
+        assert!(!prefers_chacha(&[unknown, S::TLS13_AES_256_GCM_SHA384, S::TLS13_CHACHA20_POLY1305_SHA256]));
+        assert!(!prefers_chacha(&[]));
     }
 
     #[test]
