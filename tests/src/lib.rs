@@ -15,6 +15,7 @@ pub mod failpoints;
 pub mod history;
 pub mod hostile;
 pub mod load;
+pub mod namespaces;
 pub mod proxy;
 pub mod scale;
 pub mod script;

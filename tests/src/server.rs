@@ -102,6 +102,10 @@ impl Program {
 pub struct Server {
     program: Program,
     dir: TempDir,
+    /// Its address.
+    host: String,
+    /// What runs its program, in front of it.
+    within: Vec<String>,
     client_port: u16,
     peer_port: u16,
     secure_port: u16,
@@ -122,6 +126,8 @@ impl Server {
         Server {
             program,
             dir,
+            host: "127.0.0.1".to_owned(),
+            within: Vec::new(),
             client_port,
             peer_port,
             secure_port: 0,
@@ -166,6 +172,13 @@ impl Server {
         let port = net.expose(number, server.peer_port).await.expect("the loopback has ports");
         server.advertised_port = port;
         server.net = Some((net.clone(), number));
+        server
+    }
+
+    /// One that is not started yet, at another address than that of the loopback, and run by `within`.
+    pub fn idle_within(program: Program, host: String, within: Vec<String>) -> Server {
+        let mut server = Server::idle(program);
+        (server.host, server.within) = (host, within);
         server
     }
 
@@ -281,7 +294,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:{}", self.host, self.client_port)
     }
 
     pub fn client_port(&self) -> u16 {
@@ -295,7 +308,7 @@ impl Server {
 
     /// Where its peers reach it.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.advertised_port)
+        format!("http://{}:{}", self.host, self.advertised_port)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -356,13 +369,14 @@ impl Server {
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let (mut client, peer) = (self.url(), self.peer_url());
-        let listen = format!("http://127.0.0.1:{}", self.peer_port);
+        let listen = format!("http://{}:{}", self.host, self.peer_port);
         if self.program.secure {
             client = format!("{client},{}", self.secure_url());
         }
         let mut command = Command::new("timeout");
         command
             .args(["--signal=KILL", &LIFE_S.to_string()])
+            .args(&self.within)
             .arg(&self.program.path)
             .args(["--name=test", &format!("--initial-cluster=test={peer}")])
             .arg(format!("--data-dir={}", self.data_dir().display()))
