@@ -490,7 +490,7 @@ impl VFile for SimFile {
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.writable()?;
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes: Vec<u8> = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
         let mut state = self.disk.state();
         state.counters.writes += 1;
         state.counters.write_bytes += bytes.len() as u64;

@@ -7,6 +7,7 @@
 //! Never     starts a thread, reads a clock, or looks into a machine that it drives.
 
 pub mod bare;
+pub mod digest;
 pub mod model;
 pub mod net;
 pub mod node;

@@ -6,7 +6,7 @@
 //!           [`crate::users`] speaks of.
 //! Never     looks at the member: it is told the entries of the log, and compared.
 
-use crate::users::Users;
+use crate::{digest::Digest, users::Users};
 use bytes::Bytes;
 use cairn_core::{
     Command,
@@ -15,7 +15,10 @@ use cairn_core::{
 };
 use cairn_proto::{errors, etcdserverpb as pb, mvccpb::KeyValue};
 use pb::request_op::Request;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// An answer in one form for model and member.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +58,41 @@ pub enum Outcome {
     /// Each member as its id, whether it learns, and its peer URLs.
     Members(Vec<(u64, bool, Vec<String>)>),
     Done,
+}
+
+impl Outcome {
+    /// Mixes all of it into a digest.
+    pub fn digest(&self, into: &mut Digest) {
+        let mut pairs = |kvs: &[KeyValue]| {
+            for kv in kvs {
+                into.bytes(&kv.key);
+                into.bytes(&kv.value);
+                for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease] {
+                    into.number(number as u64);
+                }
+            }
+        };
+        match self {
+            Outcome::Range { kvs, .. } => pairs(kvs),
+            Outcome::Put { prev, .. } => pairs(prev.as_slice()),
+            Outcome::Delete { prevs, .. } => pairs(prevs),
+            Outcome::Txn { responses, .. } => responses.iter().for_each(|response| response.digest(into)),
+            _ => {}
+        }
+        let numbers = match self {
+            Outcome::Range { revision, kvs, count, more } => {
+                [*revision, kvs.len() as i64, *count, i64::from(*more)]
+            }
+            Outcome::Put { revision, prev } => [*revision, i64::from(prev.is_some()), 0, 1],
+            Outcome::Delete { revision, deleted, prevs } => [*revision, *deleted, prevs.len() as i64, 2],
+            Outcome::Txn { revision, succeeded, responses } => {
+                [*revision, i64::from(*succeeded), responses.len() as i64, 3]
+            }
+            // The others are short.
+            other => return write!(into, "{other:?}").expect("a number takes any text"),
+        };
+        numbers.into_iter().for_each(|number| into.number(number as u64));
+    }
 }
 
 /// One change of one key: what it became, or `None` for a delete.

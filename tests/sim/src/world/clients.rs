@@ -8,10 +8,11 @@
 
 use super::{Ended, Unread, World, alarm_command, broken};
 use crate::{
+    digest,
     model::Outcome,
     node::{self, OpId},
 };
-use cairn_core::{Command, Refusal, door, lessor::KeepAlive, state::Applied};
+use cairn_core::{Command, Refusal, auth::Identity, door, lessor::KeepAlive, state::Applied};
 use cairn_proto::etcdserverpb as pb;
 
 /// What a client waits for.
@@ -74,7 +75,7 @@ impl World {
             return Ok(());
         };
         let by = if self.swarm.users { self.model.users.sender(&mut self.rng) } else { None };
-        self.note(format_args!("op {op} at member {at} of {by:?}: {command:?}"));
+        self.note_command(op, at, by.as_ref(), &command);
         self.node(at).propose(op, by, command);
         Ok(())
     }
@@ -135,12 +136,18 @@ impl World {
             return broken(format!("a linearizable read at {now} after {after} was seen"));
         }
         let expected = self.model.range(range, now, compacted);
-        self.note(format_args!("member {at} reads {range:?} -> {got:?}"));
+        let number = digest::of(|digest| got.digest(digest));
+        self.note_long(number, format_args!("member {at} reads {range:?} -> {got:?}"));
         if got != expected {
             return broken(format!("read {range:?}\n     got {got:?}\nexpected {expected:?}"));
         }
         self.seen_revision = self.seen_revision.max(now);
         Ok(())
+    }
+
+    fn note_command(&mut self, op: OpId, at: usize, by: Option<&Identity>, command: &Command) {
+        let number = digest::of(|digest| digest.bytes(&command.encode_by(op, by)));
+        self.note_long(number, format_args!("op {op} at member {at} of {by:?}: {command:?}"));
     }
 
     /// A keep-alive is answered by a member that made sure that it leads.

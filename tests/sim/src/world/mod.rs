@@ -29,6 +29,7 @@ mod snapshots;
 mod watch;
 
 use crate::{
+    digest::Digest,
     model::{Model, Outcome},
     net::Network,
     node::{Node, OpId, Sabotage},
@@ -48,7 +49,7 @@ use record::{Entry, LeaseLife};
 use snapshots::Transfer;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt::{self, Write as _},
 };
 use watch::WatchClient;
 
@@ -127,7 +128,7 @@ pub struct World {
     traffic: Traffic,
     trace: bool,
     /// A hash of everything that happened: equal for two runs of one seed.
-    digest: u64,
+    digest: Digest,
     now_ms: u64,
     hosts: Vec<Host>,
     network: Network,
@@ -184,7 +185,7 @@ impl World {
             taken: None,
             traffic,
             trace,
-            digest: 0xcbf2_9ce4_8422_2325,
+            digest: Digest::default(),
             now_ms: 0,
             hosts,
             network: Network::new(swarm.network.clone()),
@@ -276,7 +277,7 @@ impl World {
         self.rng = SplitMix::new(draw(self.seed, self.step));
         self.come_to_rest()?;
         self.stats.simulated_ms = self.now_ms;
-        Ok(self.digest)
+        Ok(self.digest.value())
     }
 
     /// A member that was not removed or lost: running, down or paused.
@@ -305,12 +306,19 @@ impl World {
     }
 
     fn note(&mut self, what: fmt::Arguments<'_>) {
-        let text = what.to_string();
-        for byte in text.bytes() {
-            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.digest.write_fmt(what).expect("a number takes any text");
+        self.trace(what);
+    }
+
+    /// The same of something whose text is long: its number is mixed in, and the text is made for a trace alone.
+    fn note_long(&mut self, number: u64, what: fmt::Arguments<'_>) {
+        self.digest.number(number);
+        self.trace(what);
+    }
+
+    fn trace(&self, what: fmt::Arguments<'_>) {
         if self.trace {
-            println!("{:6} {:8} ms  {text}", self.step, self.now_ms);
+            println!("{:6} {:8} ms  {what}", self.step, self.now_ms);
         }
     }
 

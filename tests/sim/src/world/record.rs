@@ -6,7 +6,7 @@
 //! Never     drives a member.
 
 use super::{Ended, World, broken, raft};
-use crate::{model::Outcome, node, users};
+use crate::{digest, model::Outcome, node, users};
 use cairn_core::{
     Command,
     replica::{
@@ -73,7 +73,8 @@ impl World {
             let decoded = Command::decode_by(entry.data.clone());
             let (command, by) = decoded.map_err(|e| Ended::Broken(e.to_string()))?;
             let expected = self.model.apply(entry.index, by.as_ref(), &command);
-            self.note(format_args!("entry {} of request {id} -> {expected:?}", entry.index));
+            let number = digest::of(|digest| expected.digest(digest));
+            self.note_long(number, format_args!("entry {} of request {id} -> {expected:?}", entry.index));
             self.follow_lease(entry.index, &command, &expected)?;
             match (&command, &expected) {
                 (Command::Compact(_), Outcome::Revision(_)) => self.stats.compactions += 1,

@@ -6,6 +6,7 @@
 //! Never     decides what a watcher is owed: [`crate::watcher::Watcher`] does.
 
 use super::{Ended, World, broken};
+use crate::digest;
 use crate::watcher::{Watcher, fragments_of};
 use cairn_core::watch::{Out, Outbox, StreamId};
 use cairn_proto::etcdserverpb as pb;
@@ -103,7 +104,16 @@ impl World {
     }
 
     fn take_response(&mut self, client: usize, out: &Out) -> Result<(), Ended> {
-        self.note(format_args!("client {client} is told {out:?}"));
+        match out {
+            Out::Events { watch_id, events, .. } => {
+                let number = digest::of(|digest| {
+                    digest.number(*watch_id as u64);
+                    events.iter().for_each(|event| digest.bytes(event));
+                });
+                self.note_long(number, format_args!("client {client} is told {out:?}"));
+            }
+            _ => self.note(format_args!("client {client} is told {out:?}")),
+        }
         let watch_id = match out {
             Out::Created { watch_id, .. }
             | Out::Canceled { watch_id, .. }
