@@ -14,11 +14,14 @@ macro_rules! counts {
             $($(#[$doc])* pub $name: u64,)*
             /// Crashes at a chosen state, by [`Moment`].
             pub crashes_at: [u64; Moment::ALL.len()],
+            /// How late a lease ended at most, of those that were timed.
+            pub lease_late_ms: u64,
         }
 
         impl Stats {
             pub fn add(&mut self, other: &Stats) {
                 $(self.$name += other.$name;)*
+                self.lease_late_ms = self.lease_late_ms.max(other.lease_late_ms);
                 for (sum, one) in self.crashes_at.iter_mut().zip(other.crashes_at) {
                     *sum += one;
                 }
@@ -47,6 +50,8 @@ counts! {
     compactions,
     purges,
     expired,
+    /// Leases that ended in the quiet, with their time taken.
+    leases_timed,
     hashes,
     /// Changes of users and logins that were made, requests that rights forbade, and looks at what a member holds of
     /// users while authentication is on.

@@ -21,6 +21,8 @@ const SEEDS_FULL: u64 = 20_000;
 const THREADS: u64 = 2;
 /// Time that passes for the members of all [`SEEDS`].
 const DAYS_MIN: f64 = 3.0;
+/// How late a lease may end while there is a leader that nothing holds up: two elections. A new leader gives it one.
+const LEASE_LATE_MS_MAX: u64 = 2_000;
 const DAY_MS: f64 = 86_400_000.0;
 
 fn seeds() -> u64 {
@@ -70,6 +72,7 @@ fn clusters_with_crashes_partitions_and_failing_disks_break_no_rule() {
         ("conflicting entries replaced", stats.truncations, 20),
         ("compactions", stats.compactions, 300),
         ("leases that ran out", stats.expired, 120),
+        ("leases whose ends were timed", stats.leases_timed, 60),
         ("members that joined", stats.joined, 40),
         ("learners promoted", stats.promoted, 10),
         ("members removed", stats.removed, 30),
@@ -90,6 +93,10 @@ fn clusters_with_crashes_partitions_and_failing_disks_break_no_rule() {
     println!("score: cluster-runs-that-were-the-same-again {} >={} ok", stats.repeated, seeds / 100);
     // Each of them is held against the time that it was given.
     println!("score: leases-that-ended-and-not-early {} >={} ok", stats.expired, seeds * 120 / 100);
+    let Stats { leases_timed, lease_late_ms, .. } = stats;
+    println!("{leases_timed} leases were timed: the latest ended {lease_late_ms} ms after its time");
+    assert!(lease_late_ms <= LEASE_LATE_MS_MAX, "a lease ended {lease_late_ms} ms late");
+    println!("score: lease-late-ms {lease_late_ms} <={LEASE_LATE_MS_MAX} ok");
     every_branch_was_taken();
 }
 

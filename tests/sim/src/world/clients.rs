@@ -180,6 +180,7 @@ impl World {
                 return broken(format!("lease {id} is renewed for {ttl_s} s in place of {} s", life.ttl_s));
             }
             life.renewed_ms = life.renewed_ms.max(asked_ms);
+            life.counted_ms = self.now_ms;
         }
         Ok(())
     }

@@ -14,8 +14,8 @@ use cairn_proto::etcdserverpb as pb;
 
 /// Rounds of the end at most.
 const ROUNDS: u64 = 400;
-/// How far time goes in a round: for each exchange, and once more while leases run out.
-const EXCHANGE_MS: u64 = 200;
+/// How far time goes in a round: for each exchange, and once more at most while leases run out.
+const EXCHANGE_MS: u64 = 100;
 const WAIT_MS: u64 = 2_000;
 /// Starts that may fail in a row while no fault is armed any more.
 const BOOTS_MAX: u64 = 3;
@@ -27,6 +27,7 @@ impl World {
         self.swarm.watchers = 0;
         self.network.heal();
         self.faults = false;
+        self.quiet_since_ms = self.now_ms;
         for host in &mut self.hosts {
             host.paused_until_ms = 0;
         }
@@ -35,7 +36,7 @@ impl World {
             if self.is_at_rest() {
                 break;
             }
-            self.now_ms += if self.model.leases().is_empty() { 0 } else { WAIT_MS };
+            self.wait();
             for at in 0..self.hosts.len() {
                 if self.hosts[at].node.is_none() && !self.hosts[at].gone {
                     let booted = self.boot(at);
@@ -73,9 +74,19 @@ impl World {
         self.settle(0, together)
     }
 
+    /// Time goes on to where the next lease is due, so that its end is seen when it comes.
+    fn wait(&mut self) {
+        let dues = self.leases.values().map(|life| self.due(life).map_or(self.now_ms, |(due_ms, ..)| due_ms));
+        let due_ms = dues.min().unwrap_or(self.now_ms);
+        self.now_ms = due_ms.clamp(self.now_ms, self.now_ms + WAIT_MS);
+    }
+
     /// An alarm may hold the end of a lease up (ALARM-6).
     fn switch_alarm_off(&mut self) {
         let alarms = self.model.alarms(pb::AlarmType::None as i32);
+        if !alarms.is_empty() {
+            self.quiet_since_ms = self.now_ms;
+        }
         let Some(&(member_id, alarm)) = alarms.first().filter(|_| self.ops.is_empty()) else { return };
         let voter = |host: &Host| host.node.as_ref().is_some_and(Node::is_voter);
         let Some(at) = self.hosts.iter().position(voter) else { return };

@@ -349,6 +349,7 @@ impl World {
     pub(super) fn state_turn(&mut self, at: usize) -> Result<(), Ended> {
         let max = [1, 3, 1000][self.rng.index(3)];
         let now_ms = self.clock(at);
+        let (led, applied) = (self.node(at).leads, self.node(at).state.applied().0);
         let turn = self.node(at).state_turn(now_ms, max)?;
         let Turn { entries, outcome, reads, ops } = turn;
         let index_of: BTreeMap<_, _> = ops.into_iter().map(|(index, op)| (op, index)).collect();
@@ -356,6 +357,7 @@ impl World {
         for committed in entries {
             revisions.extend(self.take_entry(committed.entry)?);
         }
+        self.see_lead(at, led, applied);
         self.check_events(&outcome.events, &revisions)?;
         self.node(at).db.raise_size();
         self.check_size(at)?;

@@ -45,7 +45,7 @@ use clients::Op;
 use members::Host;
 pub(crate) use raft::digest as digest_of;
 use raft::{INSPECTED_MAX, Record};
-use record::{Entry, LeaseLife};
+use record::{Entry, Lead, LeaseLife};
 use snapshots::Transfer;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -144,6 +144,10 @@ pub struct World {
     acked_index: u64,
     seen_revision: i64,
     leases: BTreeMap<i64, LeaseLife>,
+    /// The newest member that began to lead.
+    lead: Option<Lead>,
+    /// Since then nothing but a leader can hold the end of a lease up.
+    quiet_since_ms: u64,
     /// Which entry ended the newest lease of an id.
     ended_leases: BTreeMap<i64, u64>,
     watch_clients: Vec<WatchClient>,
@@ -200,6 +204,8 @@ impl World {
             acked_index: 0,
             seen_revision: 1,
             leases: BTreeMap::new(),
+            lead: None,
+            quiet_since_ms: u64::MAX,
             ended_leases: BTreeMap::new(),
             watch_clients: (0..ids.len()).map(|_| WatchClient::default()).collect(),
             hashes: BTreeMap::new(),

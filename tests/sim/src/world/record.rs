@@ -32,6 +32,17 @@ pub(super) struct Entry {
 pub(super) struct LeaseLife {
     pub ttl_s: i64,
     pub renewed_ms: u64,
+    /// The entry that granted it.
+    pub index: u64,
+    /// When the leader began to count its time at the latest.
+    pub counted_ms: u64,
+}
+
+/// Who leads, by what it has applied, and since when.
+#[derive(Clone, Copy)]
+pub(super) struct Lead {
+    at: usize,
+    since_ms: u64,
 }
 
 impl World {
@@ -102,7 +113,8 @@ impl World {
         match (command, outcome) {
             (Command::LeaseGrant(r), Outcome::Grant { .. }) => {
                 self.ended_leases.remove(&r.id);
-                self.leases.insert(r.id, LeaseLife { ttl_s: r.ttl, renewed_ms: self.now_ms });
+                let (renewed_ms, counted_ms) = (self.now_ms, self.now_ms);
+                self.leases.insert(r.id, LeaseLife { ttl_s: r.ttl, renewed_ms, index, counted_ms });
             }
             (Command::LeaseRevoke(r), Outcome::Revision(_)) => {
                 self.leases.remove(&r.id);
@@ -119,10 +131,50 @@ impl World {
                     return broken(format!("lease {id} ended {} ms early", ttl_ms - lived_ms));
                 }
                 self.stats.expired += 1;
+                self.time_end(&life);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// How late a lease ended, where nothing but its leader could hold that up: from its grant or renewal there on, or
+    /// since that member leads (LEASE-8).
+    fn time_end(&mut self, life: &LeaseLife) {
+        let Some((due_ms, begun_ms, rate)) = self.due(life) else { return };
+        if due_ms <= self.quiet_since_ms {
+            return;
+        }
+        let late_ms = ((self.now_ms - begun_ms) * rate / 100).saturating_sub(life.ttl_s as u64 * 1000);
+        self.note(format_args!("a lease ended {late_ms} ms after its time"));
+        self.stats.leases_timed += 1;
+        self.stats.lease_late_ms = self.stats.lease_late_ms.max(late_ms);
+    }
+
+    /// When a lease is due if its leader gives it no more than its time, since when that counts, and how fast that
+    /// leader's clock is; `None` if nobody leads.
+    pub(super) fn due(&self, life: &LeaseLife) -> Option<(u64, u64, u64)> {
+        let Lead { at, since_ms } = self.lead?;
+        let host = &self.hosts[at];
+        host.node.as_ref().filter(|node| node.leads)?;
+        let begun_ms = life.counted_ms.max(since_ms);
+        Some((begun_ms + life.ttl_s as u64 * 100_000 / host.rate, begun_ms, host.rate))
+    }
+
+    /// A member applied up to somewhere, and may lead since then; it led before or not.
+    pub(super) fn see_lead(&mut self, at: usize, led: bool, applied_before: u64) {
+        if !self.node(at).leads {
+            return;
+        }
+        if !led {
+            self.lead = Some(Lead { at, since_ms: self.now_ms });
+        }
+        let applied = self.node(at).state.applied().0;
+        for life in self.leases.values_mut() {
+            if (applied_before + 1..=applied).contains(&life.index) {
+                life.counted_ms = self.now_ms;
+            }
+        }
     }
 
     pub(super) fn check_events(
