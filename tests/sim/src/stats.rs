@@ -53,6 +53,8 @@ counts! {
     /// Leases that ended in the quiet, with their time taken.
     leases_timed,
     hashes,
+    /// Leases that were revoked and granted anew while their end was under way.
+    leases_anew,
     /// Changes of users and logins that were made, requests that rights forbade, and looks at what a member holds of
     /// users while authentication is on.
     users_changed,
@@ -72,6 +74,8 @@ counts! {
     delivered,
     answered_by_followers,
     snapshots,
+    /// Snapshots that came when their receiver was further on.
+    snapshots_late,
     installs,
     /// Installs in which a call of the disk failed.
     installs_cut,

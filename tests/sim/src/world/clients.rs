@@ -15,6 +15,11 @@ use crate::{
 use cairn_core::{Command, Refusal, auth::Identity, door, lessor::KeepAlive, state::Applied};
 use cairn_proto::etcdserverpb as pb;
 
+/// For so long a lease may be ending once it is due.
+const ENDING_MS: u64 = 2_000;
+/// The time of one that takes its id.
+const ANEW_TTL_S: i64 = 30;
+
 /// What a client waits for.
 pub(super) enum Want {
     Write,
@@ -56,6 +61,11 @@ impl World {
         if self.is_busy() || !self.node(at).is_voter() {
             return Ok(());
         }
+        if let Some(id) = self.ending_lease()
+            && self.rng.one_in(4)
+        {
+            return self.grant_anew(at, id);
+        }
         let op = self.begin(at, Want::Write);
         let alarms = self.model.alarms(pb::AlarmType::None as i32);
         let command = if !alarms.is_empty() && self.rng.one_in(8) {
@@ -77,6 +87,29 @@ impl World {
         let by = if self.swarm.users { self.model.users.sender(&mut self.rng) } else { None };
         self.note_command(op, at, by.as_ref(), &command);
         self.node(at).propose(op, by, command);
+        Ok(())
+    }
+
+    /// A lease whose end may be under way.
+    fn ending_lease(&self) -> Option<i64> {
+        let ends = |life| {
+            let due = self.due(life).map(|(due_ms, ..)| due_ms);
+            due.is_some_and(|due_ms| (due_ms..due_ms + ENDING_MS).contains(&self.now_ms))
+        };
+        self.leases.iter().find(|(_, life)| ends(life)).map(|(id, _)| *id)
+    }
+
+    /// A lease is revoked, and its id given to another one at once: the end of the old one must not hit that.
+    fn grant_anew(&mut self, at: usize, id: i64) -> Result<(), Ended> {
+        let grant = Command::LeaseGrant(pb::LeaseGrantRequest { ttl: ANEW_TTL_S, id });
+        let Some(grant) = self.within_quota(at, grant) else { return Ok(()) };
+        let by = if self.swarm.users { self.model.users.sender(&mut self.rng) } else { None };
+        for command in [Command::LeaseRevoke(pb::LeaseRevokeRequest { id }), grant] {
+            let op = self.begin(at, Want::Write);
+            self.note_command(op, at, by.as_ref(), &command);
+            self.node(at).propose(op, by.clone(), command);
+        }
+        self.stats.leases_anew += 1;
         Ok(())
     }
 

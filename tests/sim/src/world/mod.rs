@@ -46,7 +46,7 @@ use members::Host;
 pub(crate) use raft::digest as digest_of;
 use raft::{INSPECTED_MAX, Record};
 use record::{Entry, Lead, LeaseLife};
-use snapshots::Transfer;
+use snapshots::{Late, Transfer};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
@@ -133,6 +133,7 @@ pub struct World {
     hosts: Vec<Host>,
     network: Network,
     transfers: Vec<Transfer>,
+    late: Option<Late>,
     model: Model,
     /// Every entry that was applied, from index 1.
     log: Vec<Entry>,
@@ -195,6 +196,7 @@ impl World {
             network: Network::new(swarm.network.clone()),
             swarm,
             transfers: Vec::new(),
+            late: None,
             model: Model::new(),
             log: Vec::new(),
             ids: BTreeSet::new(),
@@ -311,6 +313,7 @@ impl World {
         Violation { seed, founders, step, taken: taken.clone(), what }
     }
 
+    /// Something happened.
     fn note(&mut self, what: fmt::Arguments<'_>) {
         self.digest.write_fmt(what).expect("a number takes any text");
         self.trace(what);

@@ -3,7 +3,8 @@
 //!
 //! Owns      the two ends of each transfer.
 //! Holds     1. a transfer breaks off and goes on from where it was;
-//!           2. the install is cut by crashes at each of its steps.
+//!           2. the install is cut by crashes at each of its steps;
+//!           3. what was sent once may come again, when its receiver is further on than that.
 //! Never     decides whether a snapshot is wanted or taken: replicas do.
 
 use super::{Ended, World, members::DIR};
@@ -25,6 +26,14 @@ pub(super) struct Transfer {
     peer: u64,
     snapshot: Snapshot,
     receiver: Receiver,
+}
+
+/// A whole snapshot that comes again later.
+pub(super) struct Late {
+    to: usize,
+    /// Its last entry.
+    index: u64,
+    pieces: Vec<Vec<u8>>,
 }
 
 /// What became of a piece.
@@ -94,7 +103,9 @@ impl World {
 
     /// The transfer to this member goes on by some frames.
     pub(super) fn transfer(&mut self, to: usize) -> Result<(), Ended> {
-        let Some(at) = self.transfers.iter().position(|transfer| transfer.to == to) else { return Ok(()) };
+        let Some(at) = self.transfers.iter().position(|transfer| transfer.to == to) else {
+            return self.bring_late(to);
+        };
         let Transfer { from, .. } = self.transfers[at];
         if self.network.is_cut(from, to) || self.is_paused(from) {
             return Ok(());
@@ -113,7 +124,8 @@ impl World {
             }
             Piece::Whole => {
                 let mut transfer = self.transfers.remove(at);
-                let installed = self.install(&mut transfer);
+                self.keep_for_later(&transfer);
+                let installed = self.install(to, &mut transfer.receiver);
                 self.end_transfer(&transfer, matches!(installed, Ok(true)));
                 installed.map(drop)
             }
@@ -126,9 +138,48 @@ impl World {
         }
     }
 
+    /// A sender that was cut off may send all of it again.
+    fn keep_for_later(&mut self, transfer: &Transfer) {
+        if !self.faults || self.late.is_some() || self.rng.one_in(2) {
+            return;
+        }
+        let (mut stream, mut pieces) = (transfer.snapshot.stream(), Vec::new());
+        let whole = loop {
+            match stream.next() {
+                Ok(Some(bytes)) => pieces.push(bytes.to_vec()),
+                ended => break ended.is_ok(),
+            }
+        };
+        let index = transfer.snapshot.header().meta.applied_index;
+        self.late = whole.then_some(Late { to: transfer.to, index, pieces });
+    }
+
+    /// A snapshot comes that ends before the log of its receiver begins.
+    fn bring_late(&mut self, to: usize) -> Result<(), Ended> {
+        let begins = self.node(to).wal.first_index();
+        let Some(late) = self.late.take_if(|late| late.to == to && late.index + 1 < begins) else {
+            return Ok(());
+        };
+        let options = self.swarm.options(Arc::new(self.hosts[to].vfs.clone()));
+        let received =
+            Receiver::new(&PathBuf::from(DIR).join("incoming.tmp"), options).and_then(|mut receiver| {
+                late.pieces.iter().try_for_each(|piece| receiver.push(piece)).map(|()| receiver)
+            });
+        self.note(format_args!("member {to} is sent the state of {} again", late.index));
+        match received {
+            Ok(mut receiver) => {
+                self.stats.snapshots_late += 1;
+                self.install(to, &mut receiver).map(drop)
+            }
+            Err(error) => {
+                self.note(format_args!("member {to} cannot receive: {error}"));
+                Ok(())
+            }
+        }
+    }
+
     /// Verify, sync, rename, sync the directory; then the member starts over the new store, as after a crash.
-    fn install(&mut self, transfer: &mut Transfer) -> Result<bool, Ended> {
-        let to = transfer.to;
+    fn install(&mut self, to: usize, receiver: &mut Receiver) -> Result<bool, Ended> {
         // A call of the install fails, and with it the member.
         if self.faults && self.rng.one_in(4) {
             let fault =
@@ -138,7 +189,7 @@ impl World {
             self.hosts[to].vfs.arm(fault, nth);
             self.note(format_args!("member {to}: {fault:?} at call {nth} of the install"));
         }
-        let received = transfer.receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ())?;
+        let received = receiver.verify(cairn_mvcc::SCHEMA, &mut |_| ())?;
         let (index, term) = (received.meta().applied_index, received.meta().applied_term);
         let now_ms = self.clock(to);
         if !self.node(to).snapshot_received(now_ms, index, term)? {
