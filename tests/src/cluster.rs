@@ -116,14 +116,21 @@ pub async fn judge(mut load: Load, members: &[Server], before: Vec<Event>) -> Ju
     let revision = events.last().expect("something was written").revision;
     let mut hashes = BTreeSet::new();
     for member in members {
-        let mut client = member.client().await;
+        let client = member.client().await;
         // What a member answers a linearizable read from has everything.
-        client.kv.range(RangeRequest { key: "k".into(), ..Default::default() }).await.expect("a read");
-        let hash = client.maintenance.hash_kv(HashKvRequest { revision }).await.expect("a hash");
+        read(&client).await;
+        let hash = client.maintenance.clone().hash_kv(HashKvRequest { revision }).await.expect("a hash");
         hashes.insert(hash.into_inner().hash);
     }
     assert_eq!(hashes.len(), 1, "members hold different things at revision {revision}");
     judged
+}
+
+/// The revision of a linearizable read. One during a change of leaders is refused.
+async fn read(client: &Client) -> i64 {
+    let read = RangeRequest { key: "k".into(), ..Default::default() };
+    let answer = accepted(async || client.kv.clone().range(read.clone()).await).await;
+    answer.into_inner().header.expect("a header").revision
 }
 
 /// All changes from a revision on, by a watcher, up to the newest of a linearizable read.
@@ -131,9 +138,7 @@ pub async fn judge(mut load: Load, members: &[Server], before: Vec<Event>) -> Ju
 /// # Panics
 /// If they do not come.
 pub async fn everything(client: &Client, start_revision: i64) -> Vec<Event> {
-    let mut client = client.clone();
-    let read = RangeRequest { key: "k".into(), ..Default::default() };
-    let newest = client.kv.range(read).await.expect("a read").into_inner().header.expect("a header").revision;
+    let newest = read(client).await;
     let create = WatchCreateRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
@@ -142,7 +147,7 @@ pub async fn everything(client: &Client, start_revision: i64) -> Vec<Event> {
     };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
     let requests = tokio_stream::iter([create]).chain(tokio_stream::pending());
-    let mut answers = client.watch.watch(requests).await.expect("a stream").into_inner();
+    let mut answers = client.watch.clone().watch(requests).await.expect("a stream").into_inner();
     let mut events: Vec<Event> = Vec::new();
     while events.last().is_none_or(|event| event.revision < newest) {
         let answer = tokio::time::timeout(HUNG, answers.next()).await;
