@@ -3,7 +3,8 @@
 //!
 //! Owns      what an operator asks for, under the conditions that the member who is asked knows (SR-1 to SR-5, CL-8).
 //! Holds     1. one change is asked for at a time; what became of one whose member crashed stays unknown;
-//!           2. a machine is lost only while most voters are left, whatever changes are on their way;
+//!           2. a machine is lost only while most voters are left, whatever changes are on their way, and whatever of
+//!              them a crash makes the others forget;
 //!           3. who was removed ends, as soon as it or its peers know.
 //! Never     decides what a change does: the model and the members say so.
 
@@ -142,6 +143,7 @@ impl World {
             self.stats.changes_refused += 1;
             return;
         }
+        self.changed = index;
         let id = change.member_id;
         let place = self.hosts.iter().position(|host| host.id == id);
         match (change.kind, place) {
@@ -184,12 +186,21 @@ impl World {
         self.hosts[at].gone = true;
     }
 
+    /// Whether every voter knows the newest change, also after a crash: one that has forgotten it counts votes as
+    /// before it, and one that was just added may have nothing yet.
+    pub(super) fn is_settled(&self) -> bool {
+        let voters = self.model.voters();
+        let knows = |host: &Host| host.node.as_ref().is_some_and(|n| n.durable_commit() >= self.changed);
+        voters.iter().all(|id| self.hosts.iter().any(|host| host.id == *id && knows(host)))
+    }
+
     /// A machine breaks, with its disk. Most voters are left, whatever is decided next.
     pub(super) fn lose(&mut self, at: usize) {
         let voters = self.model.voters();
         let enough = voters.len() >= 3 && voters.contains(&self.hosts[at].id);
         // Until it is removed no other voter is; but a removal that is on its way may still come.
         if !enough
+            || !self.is_settled()
             || !self.removals.is_empty()
             || self.hosts.iter().any(|host| host.lost || has_rotten_log(host))
         {

@@ -50,7 +50,11 @@ impl World {
     pub(super) fn rot_log(&mut self, at: usize) {
         let voters = self.model.voters();
         let minority = voters.len() >= 3 && voters.contains(&self.hosts[at].id);
-        if !minority || !self.hosts.iter().all(Host::is_whole) || !self.removals.is_empty() {
+        if !minority
+            || !self.is_settled()
+            || !self.hosts.iter().all(Host::is_whole)
+            || !self.removals.is_empty()
+        {
             return;
         }
         self.crash(at);

@@ -158,6 +158,8 @@ pub struct World {
     /// The newest change of the membership that was asked for, and removals that may still be applied.
     changing: Option<OpId>,
     removals: BTreeSet<OpId>,
+    /// The entry of the newest change that was applied anywhere.
+    changed: u64,
     /// Which entry removed a member.
     removed: BTreeMap<u64, u64>,
     /// Things go wrong.
@@ -215,6 +217,7 @@ impl World {
             raft: Record::default(),
             changing: None,
             removals: BTreeSet::new(),
+            changed: 0,
             removed: BTreeMap::new(),
             faults: true,
             moment: None,
