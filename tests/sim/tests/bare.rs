@@ -30,7 +30,7 @@ fn replicas_with_crashes_partitions_and_changes_of_members_break_no_rule() {
     println!("seeds 1 to {seeds}: {all:?}");
     // What happens in a hundred seeds at least.
     let floors = [
-        ("entries", all.entries, 20_000),
+        ("entries", all.entries, 18_000),
         ("answered", all.answered, 10_000),
         ("reads", all.reads, 1_000),
         ("elections", all.elections, 200),
