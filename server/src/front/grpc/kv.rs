@@ -21,11 +21,8 @@ use prost::{Message as _, encoding};
 
 /// Answers above this go out in pieces, so that a large list is in memory once.
 const PIECES_BYTES_MIN: usize = 64 * 1024;
-/// One piece. With the nine bytes of its frame's head it fills one record of TLS: a longer frame would take a second
-/// record for nine bytes.
-const PIECE_BYTES: usize = 16 * 1024 - 9;
-/// What is made at a time.
-const MADE_BYTES: usize = 4 * PIECE_BYTES;
+/// One piece, which is one DATA frame or more.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Pairs above this are pieces of their own, not copied.
 const PAIR_BYTES_SHARED_MIN: usize = 16 * 1024;
 /// The field `kvs` as a length-delimited key.
@@ -46,9 +43,7 @@ pub fn range(
 
 /// A `RangeResponse` with its head, made piece by piece.
 pub struct RangePieces {
-    /// Made, and given out piece by piece.
-    made: Bytes,
-    /// Written, and followed by more in the same piece.
+    /// Written and not yet given out.
     ready: BytesMut,
     /// A pair that goes out unshared after `ready`.
     shared: Option<Bytes>,
@@ -59,13 +54,13 @@ pub struct RangePieces {
 impl RangePieces {
     fn new(response: RangeResponse, len: usize) -> RangePieces {
         let RangeResponse { header, kvs, more, count } = response;
-        let mut ready = BytesMut::with_capacity(MADE_BYTES + PAIR_BYTES_SHARED_MIN);
+        let mut ready = BytesMut::with_capacity(PIECE_BYTES + PAIR_BYTES_SHARED_MIN);
         ready.put_u8(0);
         ready.put_u32(u32::try_from(len).expect("the member bounds an answer below 4 GiB"));
         let head = RangeResponse { header, ..RangeResponse::default() };
         head.encode(&mut ready).expect("the buffer grows");
         let tail = RangeResponse { more, count, ..RangeResponse::default() }.encode_to_vec();
-        RangePieces { made: Bytes::new(), ready, shared: None, kvs: kvs.into_iter(), tail: Some(tail.into()) }
+        RangePieces { ready, shared: None, kvs: kvs.into_iter(), tail: Some(tail.into()) }
     }
 }
 
@@ -73,19 +68,10 @@ impl Iterator for RangePieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        if self.made.is_empty() {
-            self.made = self.make()?;
-        }
-        Some(self.made.split_to(self.made.len().min(PIECE_BYTES)))
-    }
-}
-
-impl RangePieces {
-    fn make(&mut self) -> Option<Bytes> {
         if let Some(shared) = self.shared.take() {
             return Some(shared);
         }
-        while self.ready.len() < MADE_BYTES {
+        while self.ready.len() < PIECE_BYTES {
             let Some(kv) = self.kvs.next() else {
                 self.ready.extend_from_slice(&self.tail.take().unwrap_or_default());
                 break;
@@ -101,11 +87,7 @@ impl RangePieces {
         if !self.ready.has_remaining() {
             return None;
         }
-        let mut next = BytesMut::with_capacity(MADE_BYTES + PAIR_BYTES_SHARED_MIN);
-        // The shared pair comes right after its key.
-        if self.shared.is_none() && self.ready.len() >= MADE_BYTES {
-            next.extend_from_slice(&self.ready.split_off(MADE_BYTES));
-        }
+        let next = BytesMut::with_capacity(PIECE_BYTES + PAIR_BYTES_SHARED_MIN);
         Some(std::mem::replace(&mut self.ready, next).freeze())
     }
 }
@@ -130,44 +112,24 @@ mod tests {
     use super::*;
     use cairn_proto::etcdserverpb::ResponseHeader;
 
-    /// The pieces of an answer with pairs of these lengths, once they are seen to be right.
-    fn pieces_of(lengths: impl IntoIterator<Item = usize>) -> Vec<Bytes> {
-        let response = RangeResponse {
-            header: Some(ResponseHeader { revision: 7, ..ResponseHeader::default() }),
-            kvs: lengths.into_iter().enumerate().map(|(i, len)| Bytes::from(vec![i as u8; len])).collect(),
-            more: true,
-            count: 1 << 40,
-        };
-        let whole = response.encode_to_vec();
-        let Ok(Answer::Pieces(pieces, len)) = range(Ok(response), Encoding::Identity) else {
-            panic!("{} bytes: not in pieces", whole.len());
-        };
-        let pieces: Vec<Bytes> = pieces.collect();
-        let joined = pieces.concat();
-        assert_eq!((joined[0], &joined[1..5]), (0, &(len as u32).to_be_bytes()[..]));
-        assert!(joined[5..] == whole, "{} bytes", whole.len());
-        pieces
-    }
-
     // rule: LIMIT-3
     #[test]
     fn pieces_join_to_the_message_that_prost_writes() {
         for pair_bytes in [0, 1, 200, PAIR_BYTES_SHARED_MIN - 1, PAIR_BYTES_SHARED_MIN, 300_000] {
-            pieces_of(vec![pair_bytes; 3 * PIECES_BYTES_MIN / (pair_bytes + 2) + 1]);
-        }
-        // A large pair wherever what is made at a time may end.
-        for len in 0..1_100 {
-            pieces_of([vec![1_000; MADE_BYTES / 1_002], vec![len, PAIR_BYTES_SHARED_MIN, 5]].concat());
-        }
-    }
-
-    #[test]
-    fn all_pieces_of_a_list_but_the_last_fill_a_record() {
-        for pair_bytes in [1, 300, 5_000] {
-            let pieces = pieces_of(vec![pair_bytes; 400_000 / pair_bytes]);
-            let (last, others) = pieces.split_last().expect("some");
-            assert!(others.iter().all(|piece| piece.len() == PIECE_BYTES), "{pair_bytes}");
-            assert!(last.len() <= PIECE_BYTES, "{pair_bytes}");
+            let pairs = 3 * PIECES_BYTES_MIN / (pair_bytes + 2) + 1;
+            let response = RangeResponse {
+                header: Some(ResponseHeader { revision: 7, ..ResponseHeader::default() }),
+                kvs: (0..pairs).map(|i| Bytes::from(vec![i as u8; pair_bytes])).collect(),
+                more: true,
+                count: 1 << 40,
+            };
+            let whole = response.encode_to_vec();
+            let Ok(Answer::Pieces(pieces, len)) = range(Ok(response), Encoding::Identity) else {
+                panic!("{pair_bytes}: not in pieces");
+            };
+            let joined: Vec<u8> = pieces.flatten().collect();
+            assert_eq!((joined[0], &joined[1..5]), (0, &(len as u32).to_be_bytes()[..]));
+            assert!(joined[5..] == whole, "{pair_bytes}");
         }
     }
 }
