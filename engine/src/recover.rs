@@ -342,8 +342,9 @@ pub(crate) struct Position {
     /// A whole slot.
     pub(crate) slot: Option<Slot>,
     crc: u32,
-    /// Checksum of all bytes there, whatever they are.
-    pub(crate) sum: u32,
+    /// All that is there, whatever it is. A checksum over a whole slot would be no help: it covers its own checksum at
+    /// the end, so that it is the same for every one.
+    pub(crate) bytes: Box<[u8]>,
     pub(crate) blank: bool,
 }
 
@@ -354,8 +355,13 @@ impl Ring {
             let page = read_page(file, at)?;
             let slot = Slot::decode(&page, uuid, at);
             let blank = page.iter().all(|byte| *byte == 0);
-            let (crc, sum) = (slot::crc(&page), crc32fast::hash(&page));
-            positions.push(Position { page: at, slot, crc, sum, blank });
+            positions.push(Position {
+                page: at,
+                slot,
+                crc: slot::crc(&page),
+                bytes: Box::from(&page[..]),
+                blank,
+            });
         }
         Ok(Ring { positions })
     }

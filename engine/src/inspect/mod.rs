@@ -255,7 +255,7 @@ impl Store {
     pub fn is_overtaken(&self) -> Result<bool> {
         let now = Ring::read(&self.file, self.superblock.uuid)?;
         let place = (self.slot.seq % SLOTS) as usize;
-        let kept = now.positions[place].sum == self.ring.positions[place].sum;
+        let kept = now.positions[place].bytes == self.ring.positions[place].bytes;
         Ok(!kept || now.newest() > self.slot.seq + SAFE_AFTER)
     }
 }
@@ -277,8 +277,8 @@ fn checkpoint(
 impl Ring {
     /// Whether the ring is still, byte for byte, what was read.
     fn stands(&self, file: &TreeFile, uuid: u64) -> Result<bool> {
-        let sums = |ring: &Ring| ring.positions.iter().map(|at| at.sum).collect::<Vec<_>>();
-        Ok(sums(&Ring::read(file, uuid)?) == sums(self))
+        let now = Ring::read(file, uuid)?;
+        Ok(now.positions.iter().zip(&self.positions).all(|(now, then)| now.bytes == then.bytes))
     }
 
     fn newest(&self) -> u64 {

@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod mutants;
 mod online;
+mod opening;
 mod pair;
 mod process;
 mod random;

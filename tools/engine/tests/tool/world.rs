@@ -161,6 +161,8 @@ impl World {
 
 /// What the program did.
 pub struct Ran {
+    /// What was asked of it.
+    pub asked: String,
     pub code: i32,
     pub out: String,
     pub err: String,
@@ -171,6 +173,7 @@ pub fn engine(dir: &Path, args: &[&str]) -> Ran {
     let output: Output =
         Command::new(env!("CARGO_BIN_EXE_engine")).args(args).current_dir(dir).output().expect("it runs");
     Ran {
+        asked: args.join(" "),
         code: output.status.code().expect("it ends by itself"),
         out: String::from_utf8(output.stdout).expect("the output is text"),
         err: String::from_utf8(output.stderr).expect("the errors are text"),
@@ -180,7 +183,7 @@ pub fn engine(dir: &Path, args: &[&str]) -> Ran {
 impl Ran {
     /// The output, if the exit status is `code`.
     pub fn with(self, code: i32) -> String {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        assert_eq!(self.code, code, "engine {}\nstdout:\n{}\nstderr:\n{}", self.asked, self.out, self.err);
         self.out
     }
 }
