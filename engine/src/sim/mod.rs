@@ -41,6 +41,7 @@
 //! assert!(explorer.report().distinct > 1);
 //! ```
 
+mod beside;
 mod content;
 mod crash;
 mod disk;
@@ -49,6 +50,7 @@ mod fault;
 mod rng;
 mod vfs;
 
+pub use self::beside::Beside;
 pub use self::explorer::{Explorer, Failure, Limits, Report};
 pub use self::fault::Fault;
 pub use self::rng::SplitMix;

@@ -4,10 +4,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_engine::inspect::{Findings, Store, look};
 use cairn_engine::io::{Budget, Progress, Vfs};
-use cairn_engine::sim::{SimVfs, SplitMix};
+use cairn_engine::sim::{Beside, SimVfs, SplitMix};
 use cairn_engine::{Db, Error};
 
 use crate::model::{Commit, MAP, Model, SCHEMA, create, read, seeds, tiny};
@@ -149,6 +150,31 @@ fn a_look_whose_pages_are_written_again_is_overtaken_and_begins_anew() {
     })
     .expect("the second look is left alone");
     assert_eq!((looks, seq, findings.count), (2, 23, 0));
+}
+
+#[test]
+fn a_store_that_is_written_between_its_slots_and_its_roots_is_opened_anew() {
+    /// The last of the four positions of the ring, which are read in order and followed by the roots.
+    const LAST_SLOT_AT: u64 = 5 * PAGE as u64;
+    let mut world = World::new(7, 8);
+    let (disk, mut before) = (world.disk.clone(), 0);
+    let (made, mut left) = (Arc::new(AtomicU64::new(0)), 8);
+    let counted = Arc::clone(&made);
+    let beside = Beside::new(disk, move |at| {
+        if std::mem::replace(&mut before, at) == LAST_SLOT_AT {
+            // Every slot is another after that, and pages of the ones before are written again.
+            for _ in 0..std::mem::take(&mut left) {
+                world.commit(10);
+                while !world.step(u64::MAX) {}
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let vfs: Arc<dyn Vfs> = Arc::new(beside);
+    let store = Store::open(&vfs, Path::new(DIR), SCHEMA).expect("nothing is damaged");
+    assert_eq!(made.load(Ordering::Relaxed), 8, "made while the store was opened");
+    assert!(store.slot().seq > 15, "the store as it is now: {}", store.slot().seq);
+    assert!(store.refused().is_none());
 }
 
 /// The writer makes a part of a checkpoint, or starts anew, between any two extents that are looked at.

@@ -10,7 +10,6 @@ mod limits;
 mod model;
 mod mutants;
 mod online;
-mod opening;
 mod pair;
 mod process;
 mod random;

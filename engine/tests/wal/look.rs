@@ -1,125 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Looking at a log from outside: it says what an open would say, and what is written beside it is not damage.
 
-use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cairn_engine::Error;
-use cairn_engine::io::{Budget, FileLock, MapView, OpenHow, Progress, VFile, Vfs};
-use cairn_engine::sim::{SimVfs, SplitMix};
+use cairn_engine::io::{Budget, Progress, Vfs};
+use cairn_engine::sim::{Beside, SimVfs, SplitMix};
 use cairn_engine::wal::{Evidence, HardState, LogLook, LogRecord, Record, Wal};
 
 use crate::script::{BASE, DIR, INSTALL, entry, options};
 
 const BLOCK: usize = 4096;
-
-type Step = Mutex<Box<dyn FnMut() + Send>>;
-
-/// A disk that can be read alone, and on which something else happens between any two blocks that are read.
-#[derive(Clone)]
-struct Beside {
-    disk: SimVfs,
-    step: Arc<Step>,
-}
-
-struct BesideFile {
-    file: Arc<dyn VFile>,
-    step: Arc<Step>,
-}
-
-impl std::fmt::Debug for Beside {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Beside")
-    }
-}
-
-impl std::fmt::Debug for BesideFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BesideFile")
-    }
-}
-
-fn changes<T>() -> io::Result<T> {
-    panic!("a look changes nothing");
-}
-
-impl Vfs for Beside {
-    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn VFile>> {
-        assert_eq!(how, OpenHow::Read, "{}", path.display());
-        Ok(Arc::new(BesideFile { file: self.disk.open(path, how)?, step: Arc::clone(&self.step) }))
-    }
-
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        changes()
-    }
-
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        changes()
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        changes()
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(path)
-    }
-
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        changes()
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn FileLock>> {
-        changes()
-    }
-}
-
-impl VFile for BesideFile {
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        for (n, block) in bytes.chunks_mut(BLOCK).enumerate() {
-            (self.step.lock().expect("no step panics"))();
-            self.file.read_at(block, offset + (n * BLOCK) as u64)?;
-        }
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
-        changes()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        changes()
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        changes()
-    }
-
-    fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
-        changes()
-    }
-
-    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
-        changes()
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        changes()
-    }
-
-    fn map(&self, _: u64) -> io::Result<Option<MapView>> {
-        changes()
-    }
-}
 
 /// The next thing that a member does with its log.
 fn work(wal: &Wal, applied: &Mutex<u64>, rng: &mut SplitMix) {
@@ -162,12 +54,11 @@ fn a_log_that_is_written_released_and_recycled_beside_a_look_is_never_called_dam
         }
         wal.sync().expect("syncs");
         let (pace, writer, now) = (1 + rng.below(40), Arc::clone(&wal), Arc::clone(&applied));
-        let step: Box<dyn FnMut() + Send> = Box::new(move || {
+        let beside = Beside::new(disk, move |_| {
             if rng.one_in(pace) {
                 work(&writer, &now, &mut rng);
             }
         });
-        let beside = Beside { disk, step: Arc::new(Mutex::new(step)) };
         for _ in 0..5 {
             let durable = wal.durable().last_index;
             let looked = LogLook::open(&beside, Path::new(DIR), || {
@@ -232,8 +123,7 @@ fn a_look_at_a_damaged_log_says_what_an_open_would_say() {
         let evidence = Evidence { applied_index: rng.below(40), applied_term: 1, install: INSTALL };
         let evidence =
             if evidence.applied_index == 0 { Evidence { applied_term: 0, ..evidence } } else { evidence };
-        let step: Step = Mutex::new(Box::new(|| ()));
-        let beside = Beside { disk: disk.clone(), step: Arc::new(step) };
+        let beside = Beside::new(disk.clone(), |_| ());
         let look = LogLook::open(&beside, Path::new(DIR), || Ok(Some(evidence)));
         let look = look.map(|look| (look.first_index, look.last_index, look.tail));
         let open = Wal::open(Path::new(DIR), options(&disk, 3), evidence);
