@@ -3,7 +3,7 @@
 //!
 //! Owns      the connection that is kept, and when another takes its place.
 //! Holds     1. a lease that is kept alive through a follower costs the leader a request, and no handshake;
-//!           2. one that ended, or leads elsewhere, is never asked twice.
+//!           2. one that ended, or gave no answer in time, is not asked again.
 //! Never     tries again: whoever asks does, and may ask another leader then.
 
 use super::{
@@ -13,7 +13,10 @@ use super::{
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 
 /// See the module.
 #[derive(Default)]
@@ -35,15 +38,14 @@ impl KeptLine {
         body: Bytes,
         patience: Duration,
     ) -> Result<Answer, ReachError> {
-        let asking = async {
-            let line = self.line(reach, url).await?;
-            let answer = line.ask(path, body).await;
-            if answer.is_err() {
-                self.forget(&line).await;
-            }
-            answer
-        };
-        timeout(patience, asking).await.unwrap_or(Err(ReachError::Late))
+        let due = Instant::now() + patience;
+        let line = timeout_at(due, self.line(reach, url)).await.unwrap_or(Err(ReachError::Late))?;
+        let answer = timeout_at(due, line.ask(path, body)).await.unwrap_or(Err(ReachError::Late));
+        if answer.is_err() {
+            // It may be the connection that is silent; who has asked on it still waits for its own answer.
+            self.forget(&line).await;
+        }
+        answer
     }
 
     async fn line(&self, reach: &Reach, url: &str) -> Result<Arc<Line>, ReachError> {
@@ -75,7 +77,11 @@ mod tests {
     use http_body_util::{BodyExt as _, Full};
     use hyper::{body::Incoming, server::conn::http2, service::service_fn};
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use std::{convert::Infallible, sync::atomic::AtomicUsize, sync::atomic::Ordering::Relaxed};
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
     use tokio::{net::TcpListener, task::JoinSet};
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,8 +93,13 @@ mod tests {
         lines: Arc<std::sync::Mutex<JoinSet<()>>>,
     }
 
+    const UNANSWERED: &str = "unanswered";
+
     async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let body = request.into_body().collect().await.expect("a body").to_bytes();
+        if body == UNANSWERED {
+            pending::<()>().await;
+        }
         Ok(Response::new(Full::new(body)))
     }
 
@@ -143,6 +154,18 @@ mod tests {
 
         assert!(ask(&kept, &next, 7).await.is_some(), "another leads");
         assert_eq!((leader.taken.load(Relaxed), next.taken.load(Relaxed)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_no_answer_comes_is_left_to_who_still_waits_on_it() {
+        let leader = Leader::start().await;
+        let kept = KeptLine::default();
+        assert!(ask(&kept, &leader, 1).await.is_some());
+        let (body, brief) = (Bytes::from(UNANSWERED), Duration::from_millis(50));
+        let late = kept.ask(&Reach::default(), &leader.url, "/leases", body, brief).await;
+        assert!(matches!(late, Err(ReachError::Late)), "{late:?}");
+        assert!(ask(&kept, &leader, 2).await.is_some());
+        assert_eq!(leader.taken.load(Relaxed), 2);
     }
 
     #[tokio::test]
