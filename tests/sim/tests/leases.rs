@@ -249,3 +249,27 @@ fn r20_leases_whose_revokes_were_stuck_are_all_gone_within_a_bound() {
         }
     }
 }
+
+// rule: LEASE-6
+#[test]
+fn a_revoke_that_is_dropped_in_a_handover_is_proposed_again_with_the_next_look() {
+    let mut trio = Trio::new();
+    let ttl = (TTL_MS / 1_000) as i64;
+    trio.propose([Command::LeaseGrant(pb::LeaseGrantRequest { id: 1, ttl })], None);
+    trio.run(TTL_MS - 2 * TICK_MS);
+    assert_eq!((0..3).map(|at| trio.leases(at)).collect::<Vec<_>>(), [1; 3]);
+
+    // The next leader is never told that it is one. Until an election timeout is over nothing can be proposed.
+    let leader = trio.leader();
+    let next = (leader + 1) % 3;
+    let to = trio.nodes[next].id;
+    trio.cut.insert((leader, next));
+    trio.nodes[leader].tell(Input::Transfer { to });
+    trio.run(2 * TICK_MS + SCAN_INTERVAL_MS);
+    assert_eq!(trio.leases(leader), 1, "its end was proposed and dropped");
+    assert!(trio.nodes[leader].leads);
+
+    trio.run(ELECTION_MS + SCAN_INTERVAL_MS);
+    assert!(trio.nodes[leader].leads, "the same leader still");
+    assert_eq!(trio.leases(leader), 0, "not only when a request has no time left");
+}
