@@ -234,6 +234,8 @@ impl Sink {
             let accept = async {
                 let listener = TcpListener::from_std(listener).expect("a socket");
                 while let Ok((stream, _)) = listener.accept().await {
+                    // As the daemon's: else it waits for what the other end's system does not acknowledge at once.
+                    stream.set_nodelay(true).expect("a socket");
                     tokio::spawn(swallow(stream, grpc_code, bytes_max.load(SeqCst)));
                 }
             };

@@ -271,6 +271,8 @@ const AT_ONCE: usize = 16;
 /// One connection on which calls are made as fast as they are answered; how many.
 async fn flood(address: &str, path: &str, token: &str, body: &[u8], code: u32) -> usize {
     let stream = TcpStream::connect(address).await.expect("it listens");
+    // Else it waits until the other end's system acknowledges, and floods nobody.
+    stream.set_nodelay(true).expect("a socket");
     let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(executor, io).await.expect("it speaks HTTP/2");
