@@ -433,15 +433,13 @@ mod tests {
                 Command::Compact(r) => whole.compaction = Some(r),
                 Command::LeaseGrant(r) => whole.lease_grant = Some(r),
                 Command::LeaseRevoke(r) => whole.lease_revoke = Some(r),
-                Command::LeaseEnd { .. } | Command::Skip { .. } | Command::Later { .. } => {
-                    unreachable!("not among them")
-                }
                 Command::LeaseCheckpoint(r) => whole.lease_checkpoint = Some(r),
                 Command::Alarm(r) => whole.alarm = Some(r),
                 Command::ClusterVersion(r) => whole.cluster_version_set = Some(r),
                 Command::MemberAttributes(r) => whole.cluster_member_attr_set = Some(r),
                 Command::Downgrade(r) => whole.downgrade_info_set = Some(r),
                 Command::Auth(command) => command.set(&mut whole),
+                other => unreachable!("{other:?} is not among them"),
             }
             let bytes = command.encode(5);
             assert_eq!(bytes, whole.encode_to_vec(), "{command:?}");
