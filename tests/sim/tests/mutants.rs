@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Seeds within which a mistake must be found.
 const SEEDS_MAX: u64 = 5_000;
 /// Those in which a run of all tests looks for it, if it is quick.
-const SEEDS_QUICK: u64 = 60;
+const SEEDS_QUICK: u64 = 300;
 
 /// Those in which it looks for the mistakes of hosts.
 const SEEDS_HOST: u64 = 300;

@@ -125,6 +125,8 @@ pub struct Replica<W, R> {
     was_alone: bool,
     /// The leader that was known last, and its term.
     led_by: Option<(u64, u64)>,
+    /// What was sent to the leader did not get there, and nothing was heard of it since.
+    leader_unreachable: bool,
     applied: u64,
     /// A sole voter campaigns as soon as this is applied.
     campaign_at: Option<u64>,
@@ -194,6 +196,7 @@ impl<W, R> Replica<W, R> {
             alone_after: 0,
             was_alone: true,
             led_by: None,
+            leader_unreachable: false,
             applied: config.applied,
             campaign_at: Some(promise.commit),
             announcing: true,
@@ -272,7 +275,10 @@ impl<W, R> Replica<W, R> {
             Input::Applied { index } => self.on_applied(index),
             Input::ConfApplied { index, change } => self.on_conf_applied(index, change),
             Input::Received(message) => self.on_message(now_ms, *message, effects),
-            Input::Unreachable { peer } => self.node.report_unreachable(peer),
+            Input::Unreachable { peer } => {
+                self.leader_unreachable |= peer == self.node.raft.leader_id;
+                self.node.report_unreachable(peer);
+            }
             Input::SnapshotEnded { peer, installed } => self.on_snapshot_ended(peer, installed),
             Input::SnapshotReceived { index, term } => self.on_snapshot(index, term, effects),
             Input::Transfer { to } => self.on_transfer(to),
@@ -292,6 +298,7 @@ impl<W, R> Replica<W, R> {
         loop {
             self.campaign_if_alone();
             self.leave(effects);
+            self.propose_waiting(now_ms, effects);
             self.propose_change(effects);
             self.propose_gathered(now_ms, effects);
             self.handle_readies(effects);
@@ -517,6 +524,7 @@ impl<W, R> Replica<W, R> {
         }
         let before = std::mem::replace(&mut self.leadership, now);
         effects.leadership = Some(now);
+        self.leader_unreachable = false;
         if planted("proposed-again-to-the-next-leader") && now.leader != 0 && !leads {
             let entry = |data: &Bytes| PeerEntry { data: data.clone(), ..Default::default() };
             let entries: Vec<PeerEntry> = self.proposals.forwarded().map(entry).collect();
@@ -548,13 +556,8 @@ impl<W, R> Replica<W, R> {
                 self.hand_on(now.leader, orphans, 1, effects);
             }
         }
-        if now.leader != 0 {
-            again.append(&mut self.proposals.take_leaderless());
-        }
-        let proposes = !again.is_empty();
-        if proposes {
-            self.on_propose(now_ms, again, effects);
-        }
+        let proposes = !again.is_empty() || now.leader != 0 && self.proposals.wait();
+        self.on_propose(now_ms, again, effects);
         proposes
     }
 }

@@ -68,6 +68,7 @@ impl<W, R> Replica<W, R> {
         // An error means a message that is of no use any more: Raft sends another.
         self.node.step(message.into_raft(kind)).ok();
         let followed = term == self.node.raft.term && from == self.node.raft.leader_id;
+        self.leader_unreachable &= !followed;
         if followed && matches!(kind, MessageKind::Append | MessageKind::Heartbeat) {
             self.told_commit = self.told_commit.max(commit);
         }

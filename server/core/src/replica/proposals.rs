@@ -83,6 +83,11 @@ impl<W> Proposals<W> {
         self.leaderless.extend(proposals.into_iter().map(|proposal| (now_ms, proposal)));
     }
 
+    /// Whether any waits for a leader.
+    pub fn wait(&self) -> bool {
+        !self.leaderless.is_empty()
+    }
+
     /// What waited for a leader.
     pub fn take_leaderless(&mut self) -> Vec<Proposal<W>> {
         self.leaderless.drain(..).map(|(_, proposal)| proposal).collect()

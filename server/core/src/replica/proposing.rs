@@ -3,7 +3,9 @@
 //!
 //! Owns      which proposals become one entry of Raft's log after another, and which leave for the leader.
 //! Holds     1. a proposal reaches the log at most once;
-//!           2. a request that only a leader may make is never handed on to another.
+//!           2. a request that only a leader may make is never handed on to another;
+//!           3. nothing is sent to a leader that cannot be reached, or was not heard for half an election timeout: it
+//!              waits until that one is heard again, or another.
 //! Never     answers: who waits is told when the entry is applied, or by whoever drops it.
 
 use super::{
@@ -38,10 +40,26 @@ impl<W, R> Replica<W, R> {
         let refuse = |p: &Proposal<W>| p.leader_only && !planted("deposed-leader-ends-leases");
         let (alone, others): (Vec<_>, Vec<_>) = proposals.into_iter().partition(refuse);
         effects.refused.extend(alone.into_iter().map(|p| (p.carried, errors::NOT_LEADER)));
-        match self.node.raft.leader_id {
-            0 => self.proposals.wait_for_leader(now_ms, others),
-            leader => self.forward(now_ms, leader, others, effects),
+        match self.reachable_leader() {
+            None => self.proposals.wait_for_leader(now_ms, others),
+            Some(leader) => self.forward(now_ms, leader, others, effects),
         }
+    }
+
+    /// What waited is proposed as soon as there is somebody to propose it to.
+    pub(super) fn propose_waiting(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
+        if self.proposals.wait() && self.reachable_leader().is_some() {
+            let waiting = self.proposals.take_leaderless();
+            self.on_propose(now_ms, waiting, effects);
+        }
+    }
+
+    /// The leader, unless it seems to be gone: what is sent to it then is lost, and who asked learns nothing for as long
+    /// as a request may take, though there may be another leader within an election timeout.
+    fn reachable_leader(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        let silent = self.leader_unreachable || 2 * raft.election_elapsed > self.election_ticks;
+        Some(raft.leader_id).filter(|leader| *leader != 0 && (self.leads() || !silent))
     }
 
     /// Everything that waits becomes one message to Raft: one append, one sync. While entries are on their way to

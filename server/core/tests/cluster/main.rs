@@ -267,6 +267,50 @@ fn a_proposal_waits_for_a_leader_and_is_given_up_when_its_time_is_over() {
     assert_eq!(cluster.member(2).refused, [("lost", "etcdserver: request timed out")]);
 }
 
+// rule: LIMIT-7
+#[test]
+fn what_is_asked_when_the_leader_is_gone_waits_for_the_next() {
+    // A leader that is killed breaks its connections; one that is stopped is silent.
+    for killed in [true, false] {
+        let mut cluster = Cluster::led(3);
+        cluster.cut = vec![(1, 2), (1, 3), (2, 1), (3, 1)];
+        if killed {
+            cluster.step(2, Input::Unreachable { peer: 1 });
+        } else {
+            for _ in 0..6 {
+                cluster.tick(2);
+            }
+        }
+        assert_eq!(cluster.leadership(2).leader, 1, "as far as it knows");
+        cluster.propose(2, "after", false);
+        cluster.settle();
+        cluster.elect(3);
+        cluster.tick(3);
+        assert_eq!(cluster.carried(2), ["after"], "killed: {killed}");
+        assert!(cluster.member(2).refused.is_empty());
+    }
+}
+
+#[test]
+fn what_waits_for_a_leader_that_seemed_to_be_gone_goes_to_it_when_it_is_heard_again() {
+    let mut cluster = Cluster::led(3);
+    cluster.step(2, Input::Unreachable { peer: 3 });
+    cluster.propose(2, "no leader was lost", false);
+    cluster.settle();
+    cluster.tick(1);
+    assert_eq!(cluster.carried(2), ["no leader was lost"]);
+
+    cluster.step(2, Input::Unreachable { peer: 1 });
+    cluster.propose(2, "waits", false);
+    cluster.settle();
+    assert_eq!(cluster.last(1), cluster.last(2));
+    assert_eq!(cluster.member(2).replica.proposals(), 1);
+    cluster.tick(1);
+    cluster.tick(1);
+    assert_eq!(cluster.carried(2), ["no leader was lost", "waits"], "with the next heartbeat");
+    assert_eq!(cluster.carried(1), [""; 0]);
+}
+
 // rule: KV-24, RT-3
 #[test]
 fn a_follower_reads_at_the_index_of_the_leader() {
