@@ -112,9 +112,10 @@ impl TreeFile {
         self.file.write_behind(offset, bytes).map_err(|source| self.fatal("write", Some(offset), source))
     }
 
-    /// The pages are to be written anew: whatever passed its checksum there no longer counts.
+    /// The pages are to be written anew: whatever passed its checksum there no longer counts. A damaged pointer may name
+    /// pages after the last that there can be.
     pub(crate) fn forget(&self, first: PageId, npages: u64) {
-        for page in first.get()..first.get() + npages {
+        for page in first.get()..=(first.get() + npages).saturating_sub(1).min(PageId::MAX.get()) {
             self.verified.clear(page);
         }
     }
@@ -319,4 +320,23 @@ impl PageSource for Medium<'_> {
     }
 
     fn set_verified(&self, _: PageId) {}
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::io::{OpenHow, Vfs as _};
+    use crate::sim::SimVfs;
+
+    #[test]
+    fn pages_after_the_last_that_there_can_be_are_not_read_and_end_nothing() {
+        let (vfs, path) = (SimVfs::new(), Path::new("/data/tree"));
+        vfs.create_dir(Path::new("/data")).expect("memory");
+        let handle = vfs.open(path, OpenHow::CreateNew).expect("memory");
+        let file = TreeFile::new(handle, path);
+        for first in [PageId::MAX, PageId::new(PageId::MAX.get() - 1)] {
+            let read = Medium(&file).extent(first, 16);
+            assert!(matches!(read, Err(Error::Io { .. })), "{first:?}: {read:?}");
+        }
+    }
 }
