@@ -128,18 +128,17 @@ fn run(target: &Target, inputs: u64) -> (u64, u64) {
         let (before, _) = memory();
         let outcome = std::panic::catch_unwind(|| (target.run)(&input));
         let (_, peak) = memory();
+        // First, for the text of a panic takes more memory than any input may.
+        let Ok(good) = outcome else {
+            let path = std::env::temp_dir().join(format!("cairn-fuzz-{}-{n}.bin", target.name));
+            std::fs::write(&path, &input).expect("the input is kept");
+            panic!("{}: input {n} of seed {SEED} panics; it is {}", target.name, path.display());
+        };
         let grown = peak.saturating_sub(before);
         let bound = input.len() as u64 * PEAK_TIMES_MAX + PEAK_BYTES_MAX;
         assert!(grown <= bound, "{}: input {n} of seed {SEED} takes {grown} bytes", target.name);
         most = most.max(grown);
-        match outcome {
-            Ok(good) => taken += u64::from(good),
-            Err(_) => {
-                let path = std::env::temp_dir().join(format!("cairn-fuzz-{}-{n}.bin", target.name));
-                std::fs::write(&path, &input).expect("the input is kept");
-                panic!("{}: input {n} of seed {SEED} panics; it is {}", target.name, path.display());
-            }
-        }
+        taken += u64::from(good);
     }
     (taken, most)
 }

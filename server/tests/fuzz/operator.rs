@@ -88,7 +88,8 @@ fn values(input: &[u8]) -> bool {
         }
         if let Some(number) = value::parse_int(line) {
             assert_eq!(value::parse_int(&number.to_string()), Some(number), "{line}");
-            assert!(number < 0 || value::parse_uint(line.trim_start_matches('+')) == Some(number as u64));
+            let digits = line.trim_start_matches(['+', '-']);
+            assert_eq!(value::parse_uint(digits), Some(number.unsigned_abs()), "{line}");
             good += 1;
         }
         let list = value::parse_list(line);
