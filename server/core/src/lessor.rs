@@ -265,13 +265,6 @@ impl Lessor {
         ids
     }
 
-    /// The revoke of this lease was refused, so the next look names the lease again (LEASE-6).
-    pub fn not_revoked(&mut self, id: i64, granted_index: u64) {
-        if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.granted_index == granted_index) {
-            lease.revoking_until_ms = 0;
-        }
-    }
-
     /// Remaining times that are due to be recorded, rounded up, at most `max` (LEASE-26).
     pub fn checkpoints_due(&mut self, now_ms: u64, max: usize) -> Vec<(i64, i64)> {
         let mut due = Vec::new();
@@ -392,10 +385,6 @@ mod tests {
         assert!(!grant(&mut lessor, 2_000, -7, 5), "still being revoked");
         assert_eq!(expired(&mut lessor, 2_500, 7_000), [], "its revoke is on its way");
         assert_eq!(expired(&mut lessor, 9_000, 7_000), [-7], "and is tried again");
-        lessor.not_revoked(-7, 8);
-        assert_eq!(expired(&mut lessor, 9_500, 7_000), [], "that was an earlier lease of this id");
-        lessor.not_revoked(-7, 9);
-        assert_eq!(expired(&mut lessor, 9_500, 7_000), [-7], "it was dropped");
         assert!(lessor.revoke(-7));
         assert!(!lessor.revoke(-7));
         assert!(lessor.grant(9_000, 12, -7, 5).is_some());

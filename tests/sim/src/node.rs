@@ -306,10 +306,7 @@ impl Node {
         for (index, waiting) in effects.reads.drain(..) {
             self.waiting.entry(index).or_default().extend(waiting);
         }
-        for (kept, refusal) in effects.refused.drain(..) {
-            kept.refused(&self.lessor);
-            self.refused.push((kept.answer, refusal));
-        }
+        self.refused.extend(effects.refused.drain(..).map(|(kept, refusal)| (kept.answer, refusal)));
         self.refused_reads.append(&mut effects.refused_reads);
         Ok(())
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Proposals that a leader keeps back for the news of the next commit.
+//! Proposals that a leader keeps back for the news of the next commit, and those of others that wait for a leader.
 //!
 //! Owns      what was proposed while entries were on their way, and for how long it may wait.
-//! Holds     1. nothing waits for longer than [`HELD_MS`], and nothing at all while every entry is committed;
-//!           2. what waits is in no log yet: who leads no more hands it on as if it had just come.
+//! Holds     1. nothing waits at a leader for longer than [`HELD_MS`], and nothing at all while every entry is committed;
+//!           2. what waits is in no log yet: who does not lead hands it on as if it had just come.
 //! Never     looks at Raft: it is told whether entries are on their way.
 
 use super::{Proposal, peer::PeerEntry};
@@ -60,6 +60,14 @@ impl<W> Gathered<W> {
         let waits = on_their_way && now_ms < due && self.bytes < HELD_BYTES;
         (!waits).then(|| std::mem::take(self))
     }
+
+    /// Forgets what others asked for so long ago that they do not wait for it any more.
+    pub fn expire(&mut self, now_ms: u64, patience_ms: u64) {
+        if self.due_ms.is_some_and(|due_ms| now_ms >= due_ms.saturating_add(patience_ms)) {
+            assert!(self.own.is_empty(), "what a member asks itself waits elsewhere");
+            *self = Gathered::default();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,5 +94,12 @@ mod tests {
         assert_eq!(waits.due_ms(), None);
         assert!(gathered(1).take_due(6, false).is_some(), "there is nothing to wait for");
         assert!(gathered(HELD_BYTES).take_due(6, true).is_some(), "it is worth a message");
+
+        let mut of_a_peer = Gathered::<()>::default();
+        of_a_peer.push_of_a_peer(6, PeerEntry::default(), 0);
+        of_a_peer.expire(6 + HELD_MS + 99, 100);
+        assert_eq!(of_a_peer.others.len(), 1);
+        of_a_peer.expire(6 + HELD_MS + 100, 100);
+        assert_eq!((of_a_peer.others.len(), of_a_peer.due_ms()), (0, None));
     }
 }

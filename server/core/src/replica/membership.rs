@@ -22,7 +22,7 @@ impl<W, R> Replica<W, R> {
             self.leaving = None;
             effects.removed = true;
         } else if self.leads()
-            && self.node.raft.lead_transferee.is_none()
+            && !self.hands_over()
             && let Some(other) = self.best_other_voter()
         {
             self.node.transfer_leader(other);
@@ -35,7 +35,7 @@ impl<W, R> Replica<W, R> {
             return;
         }
         let raft = &self.node.raft;
-        if raft.has_pending_conf() || raft.lead_transferee.is_some() {
+        if raft.has_pending_conf() || self.hands_over() {
             return;
         }
         if self.proposals.next_change_removes(raft.id)
@@ -72,6 +72,11 @@ impl<W, R> Replica<W, R> {
             }
         }
         self.on_applied(index);
+    }
+
+    /// Whether the lead is on its way to another. Raft gives that up after an election timeout.
+    pub(super) fn hands_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
     }
 
     pub(super) fn on_transfer(&mut self, to: u64) {

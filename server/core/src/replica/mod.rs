@@ -233,7 +233,7 @@ impl<W, R> Replica<W, R> {
 
     /// When [`Replica::settle`] is to be called at the latest, if nothing comes before; `None` if nothing is due.
     pub fn due_ms(&self) -> Option<u64> {
-        self.gathered.due_ms()
+        self.gathered.due_ms().filter(|_| self.leads() && !self.hands_over())
     }
 
     /// Voters and learners with the last entry that each is known to have, on the leader.
@@ -329,6 +329,9 @@ impl<W, R> Replica<W, R> {
         effects.slow_reads += self.reads.tick(now_ms, self.patience_ms, &mut late);
         effects.refused_reads.extend(late.into_iter().map(|read| (read, errors::TIMEOUT)));
         self.proposals.expire(now_ms, self.patience_ms, &mut effects.refused);
+        if !self.leads() {
+            self.gathered.expire(now_ms, self.patience_ms);
+        }
         let (first, progress) = (self.log.first_index(), self.node.raft.prs());
         self.sending.retain(|peer, ticks| {
             let caught_up = progress.get(*peer).is_none_or(|progress| progress.matched + 1 >= first);
@@ -543,13 +546,14 @@ impl<W, R> Replica<W, R> {
         let mut again = Vec::new();
         if before.leads && !leads {
             again.append(&mut self.proposals.deposed(now_ms));
-            again.append(&mut self.take_gathered(effects));
+            again.append(&mut self.gathered.own);
         }
         if leads {
             let last = self.node.raft.raft_log.last_index();
             self.proposals.elected(last, &mut effects.refused);
         }
         if now.leader != 0 && !leads {
+            self.hand_on_gathered(effects);
             let entry = |data| PeerEntry { kind: EntryKind::ConfChangeV2 as i32, data, ..Default::default() };
             let orphans: Vec<PeerEntry> = self.proposals.take_changes_of_others().map(entry).collect();
             if !orphans.is_empty() {

@@ -19,10 +19,10 @@ impl<W, R> Replica<W, R> {
     /// A proposal that came to another member.
     fn on_proposal_of_a_peer(&mut self, now_ms: u64, message: PeerMessage, effects: &mut Effects<W, R>) {
         let PeerMessage { from, entries, context, .. } = message;
-        if !self.leads() {
-            let leader = self.node.raft.leader_id;
-            let hops = context.len() + 1;
-            if leader != 0 && leader != from && hops <= HOPS_MAX {
+        let leader = self.node.raft.leader_id;
+        let hops = context.len() + 1;
+        if leader != 0 && !self.leads() {
+            if leader != from && hops <= HOPS_MAX {
                 self.hand_on(leader, entries, hops, effects);
             }
             return;
@@ -30,7 +30,7 @@ impl<W, R> Replica<W, R> {
         for entry in entries {
             if entry.kind == EntryKind::Normal as i32 {
                 self.gathered.push_of_a_peer(now_ms, entry, context.len());
-            } else {
+            } else if self.leads() {
                 self.proposals.queue_change(entry.data, None);
             }
         }

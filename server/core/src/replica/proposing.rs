@@ -63,9 +63,10 @@ impl<W, R> Replica<W, R> {
     }
 
     /// Everything that waits becomes one message to Raft: one append, one sync. While entries are on their way to
-    /// followers it waits a moment for the news that they are committed, which the same message then brings.
+    /// followers it waits a moment for the news that they are committed, which the same message then brings. While the
+    /// lead is handed over Raft takes nothing: it waits until that is done, for the next leader, or did not come to be.
     pub(super) fn propose_gathered(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
-        if !self.leads() {
+        if !self.leads() || self.hands_over() {
             return;
         }
         let raft = &self.node.raft;
@@ -88,14 +89,13 @@ impl<W, R> Replica<W, R> {
         self.append(entries, carried, effects);
     }
 
-    /// This member leads no more: what it had gathered is for the next leader.
-    pub(super) fn take_gathered(&mut self, effects: &mut Effects<W, R>) -> Vec<Proposal<W>> {
+    /// This member does not lead, and knows who does: what it has of others is for that one.
+    pub(super) fn hand_on_gathered(&mut self, effects: &mut Effects<W, R>) {
         let Gathered { own, others, hops, .. } = std::mem::take(&mut self.gathered);
-        let leader = self.node.raft.leader_id;
-        if leader != 0 && hops < HOPS_MAX && !others.is_empty() {
-            self.hand_on(leader, others, hops + 1, effects);
+        assert!(own.is_empty(), "its own were taken when it stopped leading");
+        if hops < HOPS_MAX && !others.is_empty() {
+            self.hand_on(self.node.raft.leader_id, others, hops + 1, effects);
         }
-        own
     }
 
     pub(super) fn append(

@@ -48,17 +48,6 @@ pub struct Carried<A> {
     pub answer: A,
 }
 
-impl<A> Carried<A> {
-    /// It was refused, and perhaps never reached the log: the end of a lease is proposed again with the next look at
-    /// them, and comes to nothing if the first one did.
-    pub fn refused(&self, lessor: &Mutex<Lessor>) {
-        if let Some(Command::LeaseEnd { id, granted_index }) = self.command {
-            let mut lessor = lessor.lock().expect("a failure under the lessor's lock ends the member");
-            lessor.not_revoked(id, granted_index);
-        }
-    }
-}
-
 /// The state ended: what is applied is in doubt, so the member stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {

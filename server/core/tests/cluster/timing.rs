@@ -225,6 +225,42 @@ fn what_is_proposed_while_entries_are_on_their_way_goes_out_with_the_news_of_the
 
 // rule: LEASE-6
 #[test]
+fn what_is_asked_while_the_lead_is_handed_over_waits_for_the_end_of_that() {
+    for done in [true, false] {
+        let mut cluster = Cluster::led(3);
+        cluster.tick(1);
+        cluster.cut = vec![(1, 2)];
+        cluster.propose(1, "before", false);
+        cluster.settle();
+        if done {
+            // It is told to lead as soon as it has this.
+            cluster.cut.clear();
+        }
+        cluster.step(1, Input::Transfer { to: 2 });
+        cluster.propose(1, "here", false);
+        cluster.propose(1, "end of a lease", true);
+        cluster.propose(3, "through a follower", false);
+        assert_eq!(cluster.member(1).replica.due_ms(), None, "time alone changes nothing");
+        cluster.settle();
+        let leader = if done { 2 } else { 1 };
+        for _ in 0..12 {
+            cluster.tick(leader);
+        }
+        assert_eq!(cluster.leadership(3).leader, leader);
+        assert_eq!(cluster.carried(3), ["through a follower"]);
+        let (carried, refused) = (cluster.carried(1), cluster.member(1).refused.clone());
+        if done {
+            assert_eq!(carried, ["before", "here"]);
+            assert_eq!(refused, [("end of a lease", "etcdserver: not leader")], "the next leader ends it");
+        } else {
+            assert_eq!(carried, ["before", "here", "end of a lease"]);
+            assert_eq!(refused, []);
+        }
+    }
+}
+
+// rule: LEASE-6
+#[test]
 fn what_a_leader_kept_back_goes_to_the_next_one() {
     let mut cluster = Cluster::led(3);
     cluster.tick(1);

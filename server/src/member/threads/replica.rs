@@ -188,7 +188,6 @@ fn perform(shared: &Arc<Shared>, effects: &mut Effects<Kept, ReadWaiter>) {
     shared.raft.failed_proposals.fetch_add(failed, Ordering::Relaxed);
     shared.raft.slow_read_indexes.fetch_add(slow, Ordering::Relaxed);
     for (kept, refusal) in effects.refused.drain(..) {
-        kept.refused(&shared.lessor);
         if let Answer::Client { to, units, .. } = kept.answer {
             shared.admission.leave(units);
             // The caller may have gone away.
