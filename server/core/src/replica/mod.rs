@@ -320,6 +320,10 @@ impl<W, R> Replica<W, R> {
     }
 
     fn on_tick(&mut self, now_ms: u64, effects: &mut Effects<W, R>) {
+        // Before Raft's own tick, with which it may lose the lead and still has its own.
+        if !self.leads() {
+            self.gathered.expire(now_ms, self.patience_ms);
+        }
         // raft-rs asserts that who becomes leader has persisted its log; so nobody's time to campaign runs
         // while its own log is being written.
         if self.leads() || self.is_persisted() || planted("campaign-during-a-write-of-the-log") {
@@ -329,9 +333,6 @@ impl<W, R> Replica<W, R> {
         effects.slow_reads += self.reads.tick(now_ms, self.patience_ms, &mut late);
         effects.refused_reads.extend(late.into_iter().map(|read| (read, errors::TIMEOUT)));
         self.proposals.expire(now_ms, self.patience_ms, &mut effects.refused);
-        if !self.leads() {
-            self.gathered.expire(now_ms, self.patience_ms);
-        }
         let (first, progress) = (self.log.first_index(), self.node.raft.prs());
         self.sending.retain(|peer, ticks| {
             let caught_up = progress.get(*peer).is_none_or(|progress| progress.matched + 1 >= first);
