@@ -212,6 +212,11 @@ impl Node {
         self.replica.durable_commit()
     }
 
+    /// Whether this member leads, and has in its log what is not committed.
+    pub fn waits_for_a_quorum(&self) -> bool {
+        self.leadership.leads && self.wal.last_index() > self.replica.committed()
+    }
+
     /// Whether this member serves clients: learners, and those that were not told yet that they are members, do
     /// not (LR-2).
     pub fn is_voter(&self) -> bool {

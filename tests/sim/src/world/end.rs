@@ -61,6 +61,10 @@ impl World {
             for _ in 0..EXCHANGES {
                 self.calm()?;
             }
+            // Who is sent a snapshot may be missing for a quorum: until it has that no lease can end.
+            if self.hosts.iter().any(|host| host.node.as_ref().is_some_and(Node::waits_for_a_quorum)) {
+                self.quiet_since_ms = self.now_ms;
+            }
             for at in 0..self.hosts.len() {
                 let done = self.round(at);
                 self.settle(at, done)?;
