@@ -115,7 +115,8 @@ impl TreeFile {
     /// The pages are to be written anew: whatever passed its checksum there no longer counts. A damaged pointer may name
     /// pages after the last that there can be.
     pub(crate) fn forget(&self, first: PageId, npages: u64) {
-        for page in first.get()..=(first.get() + npages).saturating_sub(1).min(PageId::MAX.get()) {
+        let end = (first.get() + npages).min(PageId::MAX.get() + 1);
+        for page in first.get()..end {
             self.verified.clear(page);
         }
     }
