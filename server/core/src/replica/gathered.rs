@@ -2,8 +2,10 @@
 //! Proposals that a leader keeps back for the news of the next commit, and those of others that wait for a leader.
 //!
 //! Owns      what was proposed while entries were on their way, and for how long it may wait.
-//! Holds     1. nothing waits at a leader for longer than [`HELD_MS`], and nothing at all while every entry is committed;
-//!           2. what waits is in no log yet: who does not lead hands it on as if it had just come.
+//! Holds     1. nothing waits for a commit for longer than [`HELD_MS`], and nothing at all while every entry is
+//!              committed; for the end of a handover, an election timeout at most;
+//!           2. what waits is in no log yet: who does not lead hands it on as if it had just come;
+//!           3. it has no bytes that no member waits for: who asked was admitted there, within that one's bound.
 //! Never     looks at Raft: it is told whether entries are on their way.
 
 use super::{Proposal, peer::PeerEntry};
