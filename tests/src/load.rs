@@ -168,6 +168,10 @@ impl Shared {
         clients[number % clients.len()].clone()
     }
 
+    fn members(&self) -> usize {
+        self.clients.lock().expect("no panic under it").len()
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -224,7 +228,8 @@ async fn write(shared: Arc<Shared>, number: usize, mut random: ChaCha8Rng) -> Ve
                 }
             }
             None => {
-                at += 1;
+                // Not all to the same: else in one fault all may be at who does not answer, one after the other.
+                at += random.random_range(1..shared.members().max(2));
                 tokio::time::sleep(BREATH).await;
             }
         }
