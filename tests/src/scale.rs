@@ -7,9 +7,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// CI's number, or the large one under `CAIRN_FULL=1`.
+/// Whether it runs for `cargo xtask full`, under `CAIRN_FULL=1`.
+pub fn is_full() -> bool {
+    std::env::var_os("CAIRN_FULL").is_some_and(|v| v == "1")
+}
+
+/// CI's number, or the large one.
 pub fn count(ci: usize, full: usize) -> usize {
-    if std::env::var_os("CAIRN_FULL").is_some_and(|v| v == "1") { full } else { ci }
+    if is_full() { full } else { ci }
 }
 
 /// A seed nobody chose, or that of `CAIRN_SEED`; printed either way.
