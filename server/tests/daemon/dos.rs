@@ -29,11 +29,14 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 /// An attack is ended by then, or never.
 const ATTACK_BYTES_MAX: usize = 64 << 20;
+/// What the attacker's own system takes before the daemon does: the more it is, the more is made, copied and thrown away
+/// on this machine for connections that the daemon has long ended.
+const SEND_BUFFER_BYTES: u32 = 64 << 10;
 /// What a daemon that serves somebody may grow by, whatever else it is sent.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// After an attack others are served as before.
@@ -123,7 +126,9 @@ const ATTACKS: &[Attack] = &[
 impl Attack {
     /// Carries it out; how many bytes were sent before the connection was ended, or `None` if it was not.
     async fn run(&self, address: &str, steps: u32) -> Option<usize> {
-        let connection = TcpStream::connect(address).await.expect("it listens");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES).expect("a size");
+        let connection = socket.connect(address.parse().expect("an address")).await.expect("it listens");
         let (mut answers, mut out) = connection.into_split();
         // What is answered is read, so that nobody waits for room.
         let drain = tokio::spawn(async move {
