@@ -31,10 +31,12 @@ const PIECE_BYTES: usize = 2 << 10;
 /// Pieces of one write: those of a large frame, and its head.
 const PIECES_MAX: usize = 16;
 
-/// The first bytes of the slices, in pieces; those behind are empty.
-fn pieces<'a>(slices: &'a [IoSlice<'a>]) -> [IoSlice<'a>; PIECES_MAX] {
-    let mut pieces = slices.iter().flat_map(|slice| slice.chunks(PIECE_BYTES)).map(IoSlice::new);
-    std::array::from_fn(|_| pieces.next().unwrap_or(IoSlice::new(&[])))
+/// The first bytes of the slices, in pieces, and how many these are. A small write is one: rustls makes a list of more.
+fn pieces<'a>(slices: &'a [IoSlice<'a>]) -> ([IoSlice<'a>; PIECES_MAX], usize) {
+    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+    let all = slices.iter().flat_map(|slice| slice.chunks(PIECE_BYTES)).map(IoSlice::new);
+    let count = pieces.iter_mut().zip(all).map(|(piece, bytes)| *piece = bytes).count();
+    (pieces, count)
 }
 
 /// See the module.
@@ -57,10 +59,11 @@ impl<S> Gather<S> {
 
     /// Makes records of as much as there is room for.
     fn take(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let pieces = pieces(slices);
+        let (pieces, count) = pieces(slices);
+        let pieces = &pieces[..count];
         let taken = match &mut self.stream {
-            TlsStream::Client(stream) => stream.get_mut().1.writer().write_vectored(&pieces),
-            TlsStream::Server(stream) => stream.get_mut().1.writer().write_vectored(&pieces),
+            TlsStream::Client(stream) => stream.get_mut().1.writer().write_vectored(pieces),
+            TlsStream::Server(stream) => stream.get_mut().1.writer().write_vectored(pieces),
         }?;
         self.held += taken;
         self.large = taken >= LARGE_BYTES;
@@ -239,16 +242,18 @@ mod tests {
     #[test]
     fn pieces_are_the_first_bytes_in_their_order_and_small() {
         let frame: Vec<u8> = (0..FRAME_BYTES).map(|n| (n % 251) as u8).collect();
-        for (slices, whole) in [
-            (vec![], true),
-            (vec![&frame[..9]], true),
-            (vec![&frame[..9], &frame], true),
-            (vec![&[], &frame[..PIECE_BYTES], &[], &frame[..PIECE_BYTES + 1]], true),
-            (vec![&frame[..], &frame, &frame], false),
+        for (slices, count, whole) in [
+            (vec![], 0, true),
+            (vec![&frame[..9]], 1, true),
+            (vec![&frame[..9], &frame], 9, true),
+            (vec![&[], &frame[..PIECE_BYTES], &[], &frame[..PIECE_BYTES + 1]], 3, true),
+            (vec![&frame[..], &frame, &frame], PIECES_MAX, false),
         ] {
             let given = slices.concat();
             let slices: Vec<_> = slices.into_iter().map(IoSlice::new).collect();
-            let pieces = pieces(&slices);
+            let (pieces, made) = pieces(&slices);
+            assert_eq!(made, count);
+            let pieces = &pieces[..made];
             assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
             let pieced: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
             assert!(given.starts_with(&pieced));
